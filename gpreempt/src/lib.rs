@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! gpreempt: see and preempt the compute queues of AMD GPUs. The modules are the rooms of one data path:
+//! `source` yields bytes, `event` decodes them, `model` keeps state, `sink` shows it; `engine` wires them.
+
+pub mod source;
