@@ -1,7 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where records come from: bytes as the eBPF programs wrote them, not interpreted here.
 
+pub mod attach;
+pub mod btf;
+pub mod driver;
+pub mod live;
+pub mod offsets;
+pub mod permission;
+pub mod plan;
+pub mod profile;
+pub mod programs;
+pub mod symbols;
+pub mod sys;
+mod verify;
+
 use serde::Serialize;
+
+pub use driver::{driver, Driver};
+pub use attach::Attach;
+pub use live::{Live, LiveError, LiveOptions};
 
 /// What a live source found when it started; every field ends up in the `startup` record.
 #[derive(Clone, Debug, Serialize)]
