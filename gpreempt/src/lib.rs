@@ -2,4 +2,10 @@
 //! gpreempt: see and preempt the compute queues of AMD GPUs. The modules are the rooms of one data path:
 //! `source` yields bytes, `event` decodes them, `model` keeps state, `sink` shows it; `engine` wires them.
 
+pub mod cli;
+pub mod engine;
+pub mod event;
+pub mod kfd;
+pub mod model;
+pub mod sink;
 pub mod source;

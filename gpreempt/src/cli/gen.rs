@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `gen`: writes what is generated from the types. A test fails when the committed files differ.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::{Exit, Failure};
+use crate::sink::schema;
+
+/// Write the generated documents
+#[derive(Debug, clap::Args)]
+pub(super) struct Gen {
+    /// The docs directory
+    docs: PathBuf,
+}
+
+impl Gen {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let files = [("schema/watch.schema.json", schema::schema()), ("json-records.md", schema::page())];
+        std::fs::create_dir_all(self.docs.join("schema")).with_context(|| self.docs.display().to_string())?;
+        for (name, content) in files {
+            let path = self.docs.join(name);
+            std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(Exit::Ok)
+    }
+}

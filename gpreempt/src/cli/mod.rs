@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Arguments, one file per verb, and exit codes.
+
+mod doctor;
+mod exit;
+mod gen;
+mod output;
+mod watch;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+
+use crate::kfd::Root;
+
+/// See and preempt the compute queues of AMD GPUs.
+#[derive(Debug, Parser)]
+#[command(name = "gpreempt", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Clone, Debug, Args)]
+struct Global {
+    /// Colour: auto is a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t = output::Color::Auto, global = true, value_name = "WHEN")]
+    color: output::Color,
+    /// Look for /sys and /proc below another directory
+    #[arg(long, hide = true, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+impl Global {
+    fn root(&self) -> Root {
+        self.root.clone().map_or_else(Root::real, Root::at)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Watch(watch::Watch),
+    Doctor(doctor::Doctor),
+    #[command(hide = true)]
+    Gen(gen::Gen),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 ok, 1 failed, 2 usage, 69 no GPU, driver or feature, 77 no permission,
+128+n ended by signal n.";
+
+/// Runs the program.
+#[must_use]
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version go to stdout, whose reader may be gone.
+            let _ = e.print();
+            return if e.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let exit = match cli.verb {
+        Verb::Watch(verb) => verb.run(&cli.global),
+        Verb::Doctor(verb) => verb.run(&cli.global),
+        Verb::Gen(verb) => verb.run(),
+    };
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if let Some(message) = failure.message() {
+                output::say(&message);
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

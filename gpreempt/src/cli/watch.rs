@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `watch`: the live stream of events.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::output::{self, Format};
+use super::{Exit, Failure, Global};
+use crate::engine::{self, Host, LiveHost, Options, ScriptHost};
+use crate::event::{Kind, Pid};
+use crate::sink::filter::{CommGlob, Filter, GpuArg};
+use crate::sink::json::Json;
+use crate::sink::summary::ForPeople;
+use crate::sink::table::Table;
+use crate::sink::Sink;
+use crate::source::{LiveOptions, ProbeSet};
+
+/// Show what happens to compute queues, as it happens
+///
+/// Processes, queues, runlists, evictions, suspends and resets of every GPU on the machine, with durations measured in the
+/// kernel. Never opens /dev/kfd. Filters decide what is shown; within one option any value will do.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Watch {
+    /// How events are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Stop that long after attaching: 10s, 5m, 1h30m
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Stop after this many events
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    count: Option<u64>,
+    /// Only events of, or caused by, these processes
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<Pid>,
+    /// Only events of, or caused by, processes of this name: *, ? and [...] as in a shell
+    #[arg(long, value_name = "GLOB")]
+    comm: Vec<CommGlob>,
+    /// Only events on these GPUs: gpu_id, hexadecimal as in the table or decimal as in JSON
+    #[arg(long, value_delimiter = ',', value_name = "GPU_ID")]
+    gpu: Vec<GpuArg>,
+    /// Only events of these types
+    #[arg(long, value_enum, value_delimiter = ',', hide_possible_values = true)]
+    kind: Vec<Kind>,
+    /// Probes to attach; minimal is the life of processes and queues
+    #[arg(long, value_enum, default_value_t = ProbeSet::Full)]
+    probes: ProbeSet,
+    /// Also write JSON lines to a file
+    #[arg(long, value_name = "json=PATH")]
+    export: Option<Export>,
+    /// Wait for the driver if it is not loaded
+    #[arg(long)]
+    wait: bool,
+    /// Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
+    #[arg(long, default_value = "1MiB", value_parser = ring_bytes, value_name = "BYTES")]
+    ring_bytes: u32,
+    /// Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
+    #[arg(long, value_name = "PROFILE")]
+    offsets: Option<PathBuf>,
+    /// Records from a file instead of the kernel
+    #[arg(long, hide = true, value_name = "FILE")]
+    script: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gpreempt watch --comm 'python*' --kind runlist_unmapped,process_evicted
+  gpreempt watch --format json --duration 10s | jq 'select(.type == \"runlist_unmapped\")'
+
+Types: process_attached process_exited queue_existing queue_created queue_updated
+  queue_destroyed queue_rejected runlist_unmapped runlist_mapped process_evicted
+  process_restored queues_suspended queues_resumed gpu_reset";
+
+/// `json=PATH`.
+#[derive(Clone, Debug)]
+struct Export(PathBuf);
+
+impl FromStr for Export {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some(("json", path)) if !path.is_empty() => Ok(Self(path.into())),
+            _ => Err("expected json=PATH".to_owned()),
+        }
+    }
+}
+
+const MOST_RING_BYTES: u32 = 256 << 20;
+const LEAST_RING_BYTES: u32 = 4 << 10;
+
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    let (digits, unit) = match text.strip_suffix("MiB").or_else(|| text.strip_suffix('M')) {
+        Some(digits) => (digits, 1 << 20),
+        None => match text.strip_suffix("KiB").or_else(|| text.strip_suffix('K')) {
+            Some(digits) => (digits, 1 << 10),
+            None => (text, 1),
+        },
+    };
+    digits
+        .parse::<u32>()
+        .ok()
+        .and_then(|n| n.checked_mul(unit))
+        .filter(|n| n.is_power_of_two() && (LEAST_RING_BYTES..=MOST_RING_BYTES).contains(n))
+        .ok_or_else(|| "expected a power of two from 4KiB to 256MiB".to_owned())
+}
+
+impl Watch {
+    pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let root = global.root();
+        match self.script.clone() {
+            Some(script) => self.watch(&ScriptHost::new(root, script)?, global),
+            None => {
+                let options = LiveOptions {
+                    probes: self.probes,
+                    ring_bytes: self.ring_bytes,
+                    profile: self.offsets.clone(),
+                };
+                self.watch(&LiveHost::new(root, options), global)
+            }
+        }
+    }
+
+    fn watch<H: Host>(self, host: &H, global: &Global) -> Result<Exit, Failure> {
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        // Before anything is attached: a path that cannot be written is no reason to touch the kernel.
+        if let Some(Export(path)) = &self.export {
+            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            sinks.push(Box::new(Json::new(file)));
+        }
+        match self.format {
+            Format::Json => sinks.push(Box::new(Json::new(io::stdout()))),
+            Format::Table => {
+                let layout = output::layout(global.color.on_stdout());
+                sinks.push(Box::new(Table::new(io::stdout(), layout).following(|| output::layout(false))));
+            }
+        }
+        let options = Options {
+            filter: Filter { pids: self.pid, comms: self.comm, gpus: self.gpu, kinds: self.kind },
+            duration: self.duration,
+            count: self.count,
+            wait: self.wait,
+            reader_gone: Some(output::reader_gone),
+        };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let outcome = runtime.block_on(engine::watch(host, options, &mut sinks, &mut output::say))?;
+        if let (Format::Table, Some(summary)) = (self.format, &outcome.summary) {
+            output::say(&ForPeople(summary).to_string());
+        }
+        Ok(outcome.end.map_or(Exit::Ok, Exit::from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ring_bytes;
+
+    #[test]
+    fn ring_sizes() {
+        assert_eq!(ring_bytes("65536"), Ok(65536));
+        assert_eq!(ring_bytes("64KiB"), Ok(65536));
+        assert_eq!(ring_bytes("4M"), Ok(4 << 20));
+        for wrong in ["", "0", "3MiB", "2KiB", "512MiB", "-1", "99999999999"] {
+            assert!(ring_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+}

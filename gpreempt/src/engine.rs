@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Wires the rooms: source to event to model to sinks, and decides when to start, re-attach and stop. Nothing else does.
+//!
+//! Order of a stop: detach the probes, drain the ring, flush the sinks, then the summary.
+
+mod host;
+mod session;
+mod signals;
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::time::{Instant, MissedTickBehavior};
+
+pub use host::{Host, LiveHost, ScriptHost, Source};
+use session::Session;
+use signals::Signals;
+
+use crate::kfd::{self, Root};
+use crate::sink::filter::Filter;
+use crate::sink::record::{End, Summary};
+use crate::sink::Sink;
+use crate::source::{Driver, LiveError};
+
+/// How often the driver, the loss counters and the reader of stdout are looked at.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
+/// How many times attaching to a driver that came back is tried, once per look around. The module can be seen before all
+/// its symbols can be probed.
+const ATTACH_TRIES: u32 = 10;
+
+/// What to watch and for how long.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What is shown.
+    pub filter: Filter,
+    /// Stop that long after the start.
+    pub duration: Option<Duration>,
+    /// Stop after so many shown events.
+    pub count: Option<u64>,
+    /// Wait for the driver if it is not there at the start.
+    pub wait: bool,
+    /// Whether the reader of the output is gone, where that can be told without writing.
+    pub reader_gone: Option<fn() -> bool>,
+}
+
+/// Why a watch failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The driver is not there.
+    #[error("{0}")]
+    NoDriver(String),
+    /// The source cannot be started.
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    /// A sink cannot be written to.
+    #[error("cannot write: {0}")]
+    Sink(#[source] io::Error),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+/// How a watch ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What made it end; `None` = the reader of the output went away.
+    pub end: Option<End>,
+    /// Counts, if it ever started.
+    pub summary: Option<Summary>,
+}
+
+/// Watches until something ends it. Sinks get `startup` first and `summary` last; `say` gets messages for people.
+///
+/// # Errors
+/// When it cannot start, when a driver that came back cannot be attached to, and when a sink cannot be written to.
+pub async fn watch<H: Host>(
+    host: &H,
+    options: Options,
+    sinks: &mut [Box<dyn Sink>],
+    say: &mut dyn FnMut(&str),
+) -> Result<Outcome, Error> {
+    let mut signals = Signals::new().map_err(|e| anyhow!("cannot handle signals: {e}"))?;
+    let mut driver = host.driver();
+    if driver == Driver::Absent {
+        let why = why_absent(host.root());
+        if !options.wait {
+            return Err(Error::NoDriver(format!("{why}, or start with --wait")));
+        }
+        say(&format!("{why}; waiting for it"));
+        while driver == Driver::Absent {
+            tokio::select! {
+                end = signals.next() => return Ok(Outcome { end: Some(end), summary: None }),
+                () = tokio::time::sleep(LOOK_AROUND) => driver = host.driver(),
+            }
+        }
+    }
+    let start_ns = host.now_ns();
+    let mut source = host.attach()?;
+    let mut session = Session::new(host, options.filter.clone(), options.count, start_ns, sinks);
+    let end = match session.begin(&mut source, host) {
+        Ok(()) => run(host, source, driver, &options, &mut session, &mut signals, say).await,
+        Err(e) => Err(Error::Sink(e)),
+    };
+    match end {
+        Ok(end) => {
+            let summary = session.finish(end).map_err(Error::Sink);
+            match summary {
+                Ok(summary) => Ok(Outcome { end: Some(end), summary: Some(summary) }),
+                Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    Ok(Outcome { end: None, summary: None })
+                }
+                Err(e) => Err(e),
+            }
+        }
+        Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
+            // A file beside the pipe still gets its last line.
+            let _ = session.finish(End::Reader);
+            Ok(Outcome { end: None, summary: None })
+        }
+        Err(e) => {
+            let _ = session.finish(End::Error);
+            Err(e)
+        }
+    }
+}
+
+async fn run<H: Host>(
+    host: &H,
+    source: H::Source,
+    driver: Driver,
+    options: &Options,
+    session: &mut Session<'_>,
+    signals: &mut Signals,
+    say: &mut dyn FnMut(&str),
+) -> Result<End, Error> {
+    let mut link = Link { source: Some(source), driver, tries: 0, told: String::new() };
+    let for_ever = Duration::from_secs(u64::from(u32::MAX));
+    let mut deadline = pin!(tokio::time::sleep(options.duration.unwrap_or(for_ever)));
+    let mut look = tokio::time::interval_at(Instant::now() + LOOK_AROUND, LOOK_AROUND);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let end = loop {
+        session.flush().map_err(Error::Sink)?;
+        if session.is_full() {
+            break End::Count;
+        }
+        tokio::select! {
+            biased;
+            end = signals.next() => break end,
+            () = &mut deadline, if options.duration.is_some() => break End::Duration,
+            _ = look.tick() => {
+                if options.reader_gone.is_some_and(|gone| gone()) {
+                    return Err(Error::Sink(io::ErrorKind::BrokenPipe.into()));
+                }
+                session.tick().map_err(Error::Sink)?;
+                link.look_around(host, session, say)?;
+            }
+            read = read(link.source.as_mut(), session) => read?,
+        }
+    };
+    link.detach(session).map_err(Error::Sink)?;
+    Ok(end)
+}
+
+async fn read<S: Source>(source: Option<&mut S>, session: &mut Session<'_>) -> anyhow::Result<()> {
+    match source {
+        Some(source) => source.read(&mut |bytes| session.take(bytes)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The connection to the driver, which may be unloaded and loaded at any time.
+struct Link<S> {
+    source: Option<S>,
+    /// What the source is attached to.
+    driver: Driver,
+    tries: u32,
+    told: String,
+}
+
+impl<S: Source> Link<S> {
+    fn look_around<H: Host<Source = S>>(
+        &mut self,
+        host: &H,
+        session: &mut Session<'_>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        let now = host.driver();
+        if self.source.is_some() && now != self.driver {
+            self.detach(session).map_err(Error::Sink)?;
+            session.driver_gone(host).map_err(Error::Sink)?;
+            say("the driver was unloaded: no events until it is loaded again; still watching");
+            self.driver = Driver::Absent;
+        }
+        if let Some(source) = &self.source {
+            return session.counters(source, host).map_err(Error::Sink);
+        }
+        if now == Driver::Absent {
+            self.tries = 0;
+            return Ok(());
+        }
+        match host.attach() {
+            Ok(mut source) => {
+                session.driver_loaded(&mut source, host).map_err(Error::Sink)?;
+                say("the driver is loaded: attached again");
+                self.source = Some(source);
+                self.driver = now;
+                self.tries = 0;
+                Ok(())
+            }
+            Err(e) => {
+                self.tries += 1;
+                if self.tries >= ATTACH_TRIES {
+                    return Err(e.into());
+                }
+                let what = format!("the driver is loaded, but attaching failed, trying again: {e}");
+                if what != self.told {
+                    say(&what);
+                    self.told = what;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the probes off and what is left in the ring.
+    fn detach(&mut self, session: &mut Session<'_>) -> io::Result<()> {
+        if let Some(mut source) = self.source.take() {
+            source.stop();
+            source.drain(&mut |bytes| session.take(bytes));
+            session.source_ended(&source)?;
+        }
+        session.flush()
+    }
+}
+
+/// Why there is no driver, and what to do about it.
+fn why_absent(root: &Root) -> String {
+    match kfd::module::installed(root) {
+        Some(path) => {
+            format!("the amdgpu driver is not loaded ({} is installed): load it with `modprobe amdgpu`", path)
+        }
+        None if root.exists("/sys/module/amdgpu") => {
+            "amdgpu is loaded without amdkfd, its compute part: use a kernel with CONFIG_HSA_AMD".to_owned()
+        }
+        None => {
+            let kernel = root.text("/proc/sys/kernel/osrelease").unwrap_or_else(|_| "this kernel".to_owned());
+            format!("no amdgpu driver is loaded and none is installed for {kernel}: install it")
+        }
+    }
+}

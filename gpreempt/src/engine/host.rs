@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the engine needs of a machine: is there a driver, attach to it, what time is it. The machine is the running one,
+//! or a script of records for tests.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{anyhow, Context as _};
+use gpreempt_common::record::Header;
+use nix::time::{clock_gettime, ClockId};
+use zerocopy::FromBytes as _;
+
+use crate::kfd::task::Capabilities;
+use crate::kfd::{module, Root};
+use crate::source::{self, Counters, Driver, Live, LiveError, LiveOptions, ProbeSet, Startup};
+
+/// Where records come from.
+pub trait Source {
+    /// What was found at the start.
+    fn startup(&self) -> &Startup;
+    /// Waits until there are records, then hands over all of them. Cancel-safe.
+    fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<()>>;
+    /// No further records are made; those that were can still be drained.
+    fn stop(&mut self);
+    /// Hands over what is there, without waiting.
+    fn drain(&mut self, each: &mut dyn FnMut(&[u8]));
+    /// Counts since the start.
+    fn counters(&self) -> Counters;
+}
+
+/// A machine.
+pub trait Host {
+    /// Its sources.
+    type Source: Source;
+    /// The driver, now.
+    fn driver(&self) -> Driver;
+    /// Attaches to the driver.
+    ///
+    /// # Errors
+    /// See [`LiveError`].
+    fn attach(&self) -> Result<Self::Source, LiveError>;
+    /// CLOCK_BOOTTIME.
+    fn now_ns(&self) -> u64;
+    /// Where its /sys and /proc are.
+    fn root(&self) -> &Root;
+}
+
+/// The running machine, or for tests one of which only /sys and /proc exist, below another root.
+#[derive(Debug)]
+pub struct LiveHost {
+    root: Root,
+    options: LiveOptions,
+}
+
+impl LiveHost {
+    /// With /sys and /proc below `root`.
+    #[must_use]
+    pub fn new(root: Root, options: LiveOptions) -> Self {
+        Self { root, options }
+    }
+}
+
+impl Source for Live {
+    fn startup(&self) -> &Startup {
+        self.startup()
+    }
+
+    fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<()>> {
+        self.read(each)
+    }
+
+    fn stop(&mut self) {}
+
+    fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
+        self.drain(each);
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters()
+    }
+}
+
+impl Host for LiveHost {
+    type Source = Live;
+
+    fn driver(&self) -> Driver {
+        if self.root.is_real() {
+            source::driver()
+        } else {
+            driver_below(&self.root)
+        }
+    }
+
+    fn attach(&self) -> Result<Live, LiveError> {
+        if self.root.is_real() {
+            return Live::start(&self.options);
+        }
+        check_capabilities(&self.root)?;
+        Err(anyhow!("nothing to attach to below --root: give --script").into())
+    }
+
+    fn now_ns(&self) -> u64 {
+        match clock_gettime(ClockId::CLOCK_BOOTTIME) {
+            Ok(now) => u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX),
+            Err(_) => 0,
+        }
+    }
+
+    fn root(&self) -> &Root {
+        &self.root
+    }
+}
+
+/// A machine whose records are in a file, one after the other as they would lie in the ring. They are read at once; then
+/// nothing happens. The clock shows the time of the first record, and of the last one when that is read.
+#[derive(Debug)]
+pub struct ScriptHost {
+    root: Root,
+    script: PathBuf,
+    now_ns: std::rc::Rc<Cell<u64>>,
+}
+
+/// Records of a file.
+#[derive(Debug)]
+pub struct Script {
+    startup: Startup,
+    bytes: Vec<u8>,
+    at: usize,
+    written: u64,
+    now_ns: std::rc::Rc<Cell<u64>>,
+}
+
+impl ScriptHost {
+    /// Records of `script`, /sys and /proc below `root`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(root: Root, script: PathBuf) -> anyhow::Result<Self> {
+        let bytes = read_script(&script)?;
+        let first = Header::read_from_prefix(&bytes).map_or(0, |(header, _)| header.ts_ns);
+        Ok(Self { root, script, now_ns: std::rc::Rc::new(Cell::new(first)) })
+    }
+}
+
+impl Host for ScriptHost {
+    type Source = Script;
+
+    fn driver(&self) -> Driver {
+        driver_below(&self.root)
+    }
+
+    fn attach(&self) -> Result<Script, LiveError> {
+        check_capabilities(&self.root)?;
+        let bytes = read_script(&self.script)?;
+        let startup = Startup {
+            kernel: self.root.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            module: "amdgpu".to_owned(),
+            module_version: module::loaded(&self.root).and_then(|module| module.version),
+            offsets: "script".to_owned(),
+            probes: source::plan::resolve(&symbols_below(&self.root), ProbeSet::Full)
+                .iter()
+                .map(|planned| planned.to_probe(true, None))
+                .collect(),
+            ring_bytes: 0,
+        };
+        Ok(Script { startup, bytes, at: 0, written: 0, now_ns: std::rc::Rc::clone(&self.now_ns) })
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn root(&self) -> &Root {
+        &self.root
+    }
+}
+
+impl Source for Script {
+    fn startup(&self) -> &Startup {
+        &self.startup
+    }
+
+    async fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
+        if self.at >= self.bytes.len() {
+            std::future::pending().await
+        }
+        self.drain(each);
+        Ok(())
+    }
+
+    fn stop(&mut self) {}
+
+    fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
+        while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
+            let len = match Header::read_from_prefix(rest) {
+                Ok((header, _)) => {
+                    self.now_ns.set(header.ts_ns);
+                    usize::from(header.len).clamp(1, rest.len())
+                }
+                Err(_) => rest.len(),
+            };
+            each(&rest[..len]);
+            self.at += len;
+            self.written += 1;
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { written: self.written, ..Counters::default() }
+    }
+}
+
+fn read_script(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read the script {}", path.display()))
+}
+
+fn check_capabilities(root: &Root) -> Result<(), LiveError> {
+    match Capabilities::of_this_process(root).map(Capabilities::missing) {
+        Some(missing) if !missing.is_empty() => {
+            Err(LiveError::NoPermission { capability: missing.join(" and ") })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn driver_below(root: &Root) -> Driver {
+    match module::loaded(root) {
+        Some(module) => Driver::Loaded { module: "amdgpu".to_owned(), version: module.version, identity: 0 },
+        None => Driver::Absent,
+    }
+}
+
+/// Symbols of the amdgpu module in a kallsyms file below a root.
+pub(crate) fn symbols_below(root: &Root) -> source::symbols::Symbols {
+    let text = root.text("/proc/kallsyms").unwrap_or_default();
+    let names = text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let name = words.nth(2)?;
+        (words.next() == Some("[amdgpu]")).then_some(name)
+    });
+    source::symbols::Symbols::from_names("amdgpu", names)
+}

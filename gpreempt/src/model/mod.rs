@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Events, and what was there at the start, to the state of every process, queue and GPU. Pure: no I/O and no clock.
+
+mod names;
+mod tally;
+
+use std::collections::hash_map::Entry;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use tally::Tally;
+
+use crate::event::{Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType};
+use names::Names;
+
+/// A process that has /dev/kfd open.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// With the pid, its key; `None` for one that was there before the start.
+    pub start_boottime_ns: Option<u64>,
+    /// When it was seen to open /dev/kfd.
+    pub attached_ns: Option<u64>,
+    /// Its name.
+    pub comm: Option<Comm>,
+    /// Pid in its own namespace.
+    pub ns_pid: Option<u32>,
+    /// Path of its cgroup, as the caller resolved it.
+    pub cgroup: Option<Arc<str>>,
+}
+
+/// What names a queue as long as it lives. Over time, its creation time belongs to the key: ids are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueueKey {
+    /// Owner.
+    pub pid: Pid,
+    /// Node.
+    pub gpu_id: GpuId,
+    /// Id in its process.
+    pub queue_id: QueueId,
+}
+
+/// A user queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// When it was created; `None` if that was before the start.
+    pub created_ns: Option<u64>,
+    /// Type.
+    pub queue_type: QueueType,
+    /// Packet format; unknown for a queue that was there before the start.
+    pub format: Option<QueueFormat>,
+    /// Bytes of the ring.
+    pub ring_bytes: u64,
+    /// 0 to 15, if seen.
+    pub priority: Option<u32>,
+    /// 0 to 100, if seen.
+    pub percent: Option<u32>,
+    /// Dword index on the doorbell BAR, if seen.
+    pub doorbell: Option<u32>,
+}
+
+/// A node, as far as events tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gpu {
+    /// Queues in the runlist last submitted.
+    pub queues: u32,
+    /// Of these, compute queues.
+    pub cp_queues: u32,
+    /// Processes registered then.
+    pub processes: u32,
+    /// That runlist was oversubscribed.
+    pub oversubscribed: bool,
+    /// A runlist is on the hardware, as far as seen.
+    pub mapped: bool,
+    /// Runlists taken off.
+    pub unmaps: u64,
+    /// Runlists submitted.
+    pub maps: u64,
+    /// Hangs and resets seen (phases hang and pre).
+    pub resets: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Eviction {
+    since_ns: u64,
+    reason: EvictReason,
+}
+
+/// What the model knows about an event beyond its record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Name of the process that the event is about.
+    pub comm: Option<Comm>,
+    /// Name of the process whose thread made the call.
+    pub actor_comm: Option<Comm>,
+    /// When the queue was created.
+    pub created_ns: Option<u64>,
+    /// How long the queue or the attachment of the process lasted.
+    pub lifetime_ns: Option<u64>,
+    /// From the eviction that stopped the queues to the restore that lets them run.
+    pub evicted_ns: Option<u64>,
+    /// For a restore: why they had been evicted.
+    pub reason: Option<EvictReason>,
+    /// Pid in its own namespace, where the record lacks it.
+    pub ns_pid: Option<u32>,
+    /// Path of the cgroup of the process.
+    pub cgroup: Option<Arc<str>>,
+}
+
+/// The state of the machine's compute queues.
+#[derive(Debug, Default)]
+pub struct Model {
+    processes: HashMap<Pid, Process>,
+    queues: HashMap<QueueKey, Queue>,
+    gpus: HashMap<GpuId, Gpu>,
+    evictions: HashMap<(Pid, GpuId), Eviction>,
+    names: Names,
+    tally: Tally,
+}
+
+impl Model {
+    /// Takes in one event and says what is known about it.
+    pub fn apply(&mut self, happening: &Happening) -> Context {
+        self.tally.count(happening.event.kind());
+        let Happening { ts_ns, pid, .. } = *happening;
+        let mut context = Context {
+            comm: pid.and_then(|pid| self.comm(pid)),
+            actor_comm: self.comm(happening.actor_pid),
+            ..Context::default()
+        };
+        match happening.event {
+            Event::ProcessAttached { start_boottime_ns, ns_pid, comm, .. } => {
+                if let Some(pid) = pid {
+                    self.attach(pid, start_boottime_ns, ts_ns, ns_pid, comm);
+                    context.cgroup = self.processes.get(&pid).and_then(|p| p.cgroup.clone());
+                }
+                context.comm = Some(comm);
+            }
+            Event::ProcessExited { comm, .. } => {
+                if let Some(pid) = pid {
+                    self.exit(pid, ts_ns, comm, &mut context);
+                }
+                context.comm = Some(comm);
+            }
+            Event::QueueExisting { gpu_id, queue_id, queue_type, ring_bytes, comm } => {
+                if let Some(pid) = pid {
+                    let queue = Queue {
+                        created_ns: None,
+                        queue_type,
+                        format: None,
+                        ring_bytes,
+                        priority: None,
+                        percent: None,
+                        doorbell: None,
+                    };
+                    self.queues.entry(QueueKey { pid, gpu_id, queue_id }).or_insert(queue);
+                    self.process(pid).comm = Some(comm);
+                }
+                context.comm = Some(comm);
+            }
+            Event::QueueCreated {
+                gpu_id, queue_id, queue_type, format, ring_bytes, priority, percent, doorbell, comm, ..
+            } => {
+                if let Some(pid) = pid {
+                    let queue = Queue {
+                        created_ns: Some(ts_ns),
+                        queue_type,
+                        format: Some(format),
+                        ring_bytes,
+                        priority: Some(priority),
+                        percent: Some(percent),
+                        doorbell: Some(doorbell),
+                    };
+                    self.queues.insert(QueueKey { pid, gpu_id, queue_id }, queue);
+                    self.process(pid).comm = Some(comm);
+                }
+                context.comm = Some(comm);
+                context.created_ns = Some(ts_ns);
+            }
+            Event::QueueUpdated { gpu_id, queue_id, priority, percent, .. } => {
+                if let Some(queue) =
+                    pid.and_then(|pid| self.queues.get_mut(&QueueKey { pid, gpu_id, queue_id }))
+                {
+                    queue.priority = Some(priority);
+                    queue.percent = Some(percent);
+                    context.created_ns = queue.created_ns;
+                }
+            }
+            Event::QueueDestroyed { gpu_id, queue_id } => {
+                if let Some(queue) = pid.and_then(|pid| self.queues.remove(&QueueKey { pid, gpu_id, queue_id })) {
+                    context.created_ns = queue.created_ns;
+                    context.lifetime_ns = queue.created_ns.map(|created| ts_ns.saturating_sub(created));
+                }
+            }
+            Event::RunlistUnmapped { gpu_id, .. } => {
+                let gpu = self.gpus.entry(gpu_id).or_default();
+                gpu.unmaps += 1;
+                // The driver keeps the runlist as active when taking it off failed (unmap_queues_cpsch, Linux 6.12).
+                gpu.mapped = happening.status != 0;
+            }
+            Event::RunlistMapped { gpu_id, queues, cp_queues, processes, oversubscribed } => {
+                let gpu = self.gpus.entry(gpu_id).or_default();
+                gpu.maps += 1;
+                gpu.mapped = happening.status == 0;
+                gpu.queues = queues;
+                gpu.cp_queues = cp_queues;
+                gpu.processes = processes;
+                gpu.oversubscribed = oversubscribed;
+            }
+            Event::ProcessEvicted { gpu_id, reason, .. } => {
+                if let Some(pid) = pid {
+                    // Evictions nest; the first one stops the queues, also if it reports an error (evict_process_queues_cpsch).
+                    self.evictions.entry((pid, gpu_id)).or_insert(Eviction { since_ns: ts_ns, reason });
+                }
+            }
+            Event::ProcessRestored { gpu_id, depth } => {
+                if let (Some(pid), 0) = (pid, depth) {
+                    if let Some(eviction) = self.evictions.remove(&(pid, gpu_id)) {
+                        context.evicted_ns = Some(ts_ns.saturating_sub(eviction.since_ns));
+                        context.reason = Some(eviction.reason);
+                    }
+                } else if let Some(pid) = pid {
+                    context.reason = self.evictions.get(&(pid, gpu_id)).map(|e| e.reason);
+                }
+            }
+            Event::GpuReset { gpu_id, phase } => {
+                if phase != crate::event::ResetPhase::Post {
+                    self.gpus.entry(gpu_id).or_default().resets += 1;
+                }
+            }
+            Event::QueueRejected | Event::QueuesSuspended { .. } | Event::QueuesResumed { .. } => {}
+        }
+        context
+    }
+
+    fn process(&mut self, pid: Pid) -> &mut Process {
+        self.processes.entry(pid).or_insert_with(|| Process {
+            start_boottime_ns: None,
+            attached_ns: None,
+            comm: None,
+            ns_pid: None,
+            cgroup: None,
+        })
+    }
+
+    fn attach(&mut self, pid: Pid, start_boottime_ns: u64, ts_ns: u64, ns_pid: Option<u32>, comm: Comm) {
+        if let Entry::Occupied(old) = self.processes.entry(pid) {
+            // Another process under the same pid: the exit of the first was not seen, so its queues are stale.
+            if old.get().start_boottime_ns.is_some_and(|start| start != start_boottime_ns) {
+                old.remove();
+                self.queues.retain(|key, _| key.pid != pid);
+                self.evictions.retain(|(owner, _), _| *owner != pid);
+            }
+        }
+        self.names.forget(pid);
+        let process = self.process(pid);
+        process.start_boottime_ns = Some(start_boottime_ns);
+        // Every open of /dev/kfd tells; the first one counts.
+        process.attached_ns.get_or_insert(ts_ns);
+        process.comm = Some(comm);
+        process.ns_pid = ns_pid;
+    }
+
+    fn exit(&mut self, pid: Pid, ts_ns: u64, comm: Comm, context: &mut Context) {
+        if let Some(process) = self.processes.remove(&pid) {
+            context.lifetime_ns = process.attached_ns.map(|attached| ts_ns.saturating_sub(attached));
+            context.ns_pid = process.ns_pid;
+            context.cgroup = process.cgroup;
+        }
+        // Its queues follow with records of their own, from the worker that tears it down.
+        self.names.learn(pid, Some(comm));
+        self.evictions.retain(|(owner, _), _| *owner != pid);
+    }
+
+    /// The name of a process, if it was ever told.
+    #[must_use]
+    pub fn comm(&self, pid: Pid) -> Option<Comm> {
+        match self.processes.get(&pid).and_then(|process| process.comm) {
+            Some(comm) => Some(comm),
+            None => self.names.get(pid).flatten(),
+        }
+    }
+
+    /// True if the name of this process was never asked for: the caller may look it up and [`learn`](Self::learn) it.
+    #[must_use]
+    pub fn wants_name(&self, pid: Pid) -> bool {
+        pid.0 != 0 && self.processes.get(&pid).is_none_or(|p| p.comm.is_none()) && self.names.get(pid).is_none()
+    }
+
+    /// Tells the name of a process that is not a GPU process, or that there is none to be had.
+    pub fn learn(&mut self, pid: Pid, comm: Option<Comm>) {
+        self.names.learn(pid, comm);
+    }
+
+    /// Tells the cgroup of a process, which records name by id only.
+    pub fn set_cgroup(&mut self, pid: Pid, path: Arc<str>) {
+        self.process(pid).cgroup = Some(path);
+    }
+
+    /// Every queue, in no order.
+    pub fn queues(&self) -> impl Iterator<Item = (&QueueKey, &Queue)> {
+        self.queues.iter()
+    }
+
+    /// Every process, in no order.
+    pub fn processes(&self) -> impl Iterator<Item = (Pid, &Process)> {
+        self.processes.iter().map(|(pid, process)| (*pid, process))
+    }
+
+    /// A node, if an event named it.
+    #[must_use]
+    pub fn gpu(&self, gpu_id: GpuId) -> Option<&Gpu> {
+        self.gpus.get(&gpu_id)
+    }
+
+    /// Events by kind, and losses.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Records lost since the source started; returns how many of them are new.
+    pub fn lost(&mut self, total: u64) -> u64 {
+        self.tally.lost(total)
+    }
+
+    /// The driver went away and took every process, queue and runlist with it. Counts stay.
+    pub fn driver_gone(&mut self) {
+        self.processes.clear();
+        self.queues.clear();
+        self.gpus.clear();
+        self.evictions.clear();
+        self.tally.source_restarted();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Events and what the model knows of them, to people and tools. Every sink takes the same [`Record`]s.
+
+pub mod filter;
+pub mod json;
+pub mod record;
+pub mod schema;
+pub mod summary;
+pub mod table;
+pub mod units;
+
+use std::io;
+
+use record::Record;
+
+/// Something that shows records.
+pub trait Sink {
+    /// Takes one record.
+    ///
+    /// # Errors
+    /// When what is behind it cannot be written. A broken pipe means that nobody reads any more.
+    fn record(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Called when no more records are at hand: what was taken must become visible.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Called about once a second.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn tick(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
