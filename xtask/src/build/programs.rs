@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs for guests. A guest has no libraries, so they are linked statically; the one exception runs beside
+//! the ROCm runtime, which brings the libraries.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::cargo;
+use crate::project::Project;
+
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds binaries, statically linked.
+pub(crate) fn build_static(
+    project: &Project,
+    binaries: &[&str],
+    ebpf: Option<&Path>,
+) -> Result<PathBuf> {
+    build(
+        project,
+        "guest-static",
+        binaries,
+        ebpf,
+        &[
+            "--config",
+            &format!("target.{TRIPLE}.rustflags=['-C','target-feature=+crt-static']"),
+        ],
+    )
+}
+
+/// Builds binaries that use the libraries of the guest.
+pub(crate) fn build_dynamic(project: &Project, binaries: &[&str]) -> Result<PathBuf> {
+    build(project, "guest-dynamic", binaries, None, &[])
+}
+
+/// The directory of the results. Each way of linking has an output directory of its own: in a common one each
+/// build would undo the other.
+fn build(
+    project: &Project,
+    name: &str,
+    binaries: &[&str],
+    ebpf: Option<&Path>,
+    more: &[&str],
+) -> Result<PathBuf> {
+    let target = project.target.join(name);
+    let mut command = cargo::command(project);
+    command
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--target",
+            TRIPLE,
+            "--target-dir",
+        ])
+        .arg(&target)
+        .args(more);
+    binaries.iter().for_each(|binary| {
+        command.args(["--bin", binary]);
+    });
+    if let Some(object) = ebpf {
+        command.env("GPREEMPT_EBPF_OBJ", object);
+    }
+    // Flags of the environment would replace the ones above.
+    command
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo::run(&mut command, &format!("build {}", binaries.join(", ")))?;
+    let dir = target.join(TRIPLE).join("release");
+    for binary in binaries {
+        let file = dir.join(binary);
+        std::fs::metadata(&file).with_context(|| format!("cargo left no {}", file.display()))?;
+    }
+    Ok(dir)
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Arguments.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::vm::config::Driver;
+
+/// Sets up, builds, runs and tests this project. Every step does only what is still to be done.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_version_flag = true
+)]
+pub(crate) struct Cli {
+    /// Take Debian packages from this directory instead of a mirror [env: GPREEMPT_PACKAGES]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) packages: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Fetch and build everything that is needed, without doing anything with it
+    Setup,
+    /// Build gpreempt with its eBPF programs and print where it is
+    Build,
+    /// Run gpreempt: on this machine's driver, else in a guest with a simulated GPU
+    Run(RunArgs),
+    /// Run a command, or a shell, in a guest
+    Vm(VmArgs),
+    /// Run all tests, on the host and in guests
+    Test(TestArgs),
+    /// Compare the driver on the simulated GPU with the distribution's
+    Fidelity,
+    /// Measure in a guest
+    Bench(BenchArgs),
+}
+
+/// Where and how to run gpreempt.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// On this machine, whatever driver it has
+    #[arg(long, conflicts_with = "vm")]
+    pub(crate) native: bool,
+
+    /// In a guest, even if this machine has a driver
+    #[arg(long)]
+    pub(crate) vm: bool,
+
+    /// Arguments of gpreempt
+    #[arg(last = true, required = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<String>,
+}
+
+/// Which tests to run.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+
+    /// Only what needs no guest
+    #[arg(long, conflicts_with = "vm_only")]
+    pub(crate) host_only: bool,
+
+    /// Only what runs in guests
+    #[arg(long)]
+    pub(crate) vm_only: bool,
+
+    /// Only this group of tests/vm/groups.toml, or several
+    #[arg(long = "group", value_name = "NAME")]
+    pub(crate) groups: Vec<String>,
+}
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+
+    /// The measurement, as vm-bench names it
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
+}
+
+/// A guest and what to run in it.
+#[derive(Debug, Args)]
+pub(crate) struct VmArgs {
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+
+    /// Run this in the guest instead of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What a guest consists of.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct GuestArgs {
+    /// Which amdgpu module: the simulated GPU's, the distribution's, none
+    #[arg(long, value_enum, default_value_t = Driver::Sim)]
+    pub(crate) driver: Driver,
+
+    /// Kernel of tests/kernels.toml [default: the one with the simulated GPU]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernel: Option<String>,
+
+    /// Simulated GPUs
+    #[arg(long, value_name = "N")]
+    pub(crate) gpus: Option<u32>,
+
+    /// XCCs of each simulated GPU
+    #[arg(long, value_name = "N")]
+    pub(crate) xccs: Option<u32>,
+
+    /// Put the ROCm runtime and hsa-load into the guest
+    #[arg(long)]
+    pub(crate) rocm: bool,
+
+    /// Module parameter of the driver
+    #[arg(long = "param", value_name = "KEY=VALUE")]
+    pub(crate) params: Vec<String>,
+
+    /// Memory of the guest
+    #[arg(long, value_name = "MB", default_value_t = 2048)]
+    pub(crate) memory: u32,
+
+    /// Processors of the guest
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) smp: u32,
+
+    /// Count instructions instead of time: slow, one processor, exactly repeatable
+    #[arg(long)]
+    pub(crate) icount: bool,
+
+    /// End the guest after this many seconds [default: 900, a shell 28800]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) deadline: Option<u64>,
+
+    /// Put a file into the guest, by default into /bin
+    #[arg(long = "add", value_name = "FILE[:PATH]")]
+    pub(crate) add: Vec<String>,
+
+    /// Leave the project's programs out: only busybox, and what --add names
+    #[arg(long)]
+    pub(crate) bare: bool,
+
+    /// Load this module as the simulated GPU's instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) module: Option<PathBuf>,
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From "a guest with this kernel and that driver" to a [`Guest`] whose every part is in place: sets up, builds,
+//! puts together.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use guest::plan::Background;
+
+use crate::build::{ebpf, programs, sim};
+use crate::project::Project;
+use crate::setup::kernels::Pins;
+use crate::setup::tools::Tools;
+use crate::setup::{self, Needs, Ready};
+use crate::vm::config::{Driver, Guest, GuestFile, Hardware};
+
+/// Programs of the project that every guest gets.
+const STATIC_PROGRAMS: &[&str] = &["guest-init", "gpreempt", "kfd-load", "vm-tests", "vm-bench"];
+
+/// Programs that need the ROCm runtime.
+const ROCM_PROGRAMS: &[&str] = &["hsa-load"];
+
+/// A guest as it is asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    /// Starts the name of its console log.
+    pub(crate) label: String,
+    /// A kernel of `tests/kernels.toml`; `None`: the simulated GPU's.
+    pub(crate) kernel: Option<String>,
+    pub(crate) driver: Driver,
+    /// Parameters of the driver, `key=value`.
+    pub(crate) params: Vec<String>,
+    pub(crate) rocm: bool,
+    pub(crate) hardware: Hardware,
+    pub(crate) background: Vec<Background>,
+    /// More files.
+    pub(crate) files: Vec<GuestFile>,
+    /// Only PID 1 and busybox.
+    pub(crate) bare: bool,
+    /// A module to load in place of the one that would be built.
+    pub(crate) module: Option<PathBuf>,
+}
+
+impl Wish {
+    /// The simulated GPU on its kernel, with usual hardware.
+    pub(crate) fn sim(label: &str) -> Self {
+        Self {
+            label: label.to_owned(),
+            kernel: None,
+            driver: Driver::Sim,
+            params: Vec::new(),
+            rocm: false,
+            hardware: Hardware::default(),
+            background: Vec::new(),
+            files: Vec::new(),
+            bare: false,
+            module: None,
+        }
+    }
+}
+
+/// Everything that guests are made of, set up and built.
+pub(crate) struct Workshop {
+    pins: Pins,
+    ready: Ready,
+    programs: PathBuf,
+    rocm_programs: Option<PathBuf>,
+    sim: Option<PathBuf>,
+}
+
+impl Workshop {
+    /// Prepares what the wishes need.
+    pub(crate) fn open(project: &Project, wishes: &[Wish]) -> Result<Self> {
+        let pins = Pins::read(project)?;
+        let mut needs = Needs::default();
+        for wish in wishes {
+            let name = kernel_name(&pins, wish)?;
+            if !needs.kernels.contains(&name) {
+                needs.kernels.push(name);
+            }
+            needs.sim |= wish.driver == Driver::Sim && wish.module.is_none();
+            needs.bpf |= !wish.bare;
+            needs.rocm |= wish.rocm;
+        }
+        let ready = setup::provide(project, &pins, &needs)?;
+        let object = ready.bpf.as_ref().map(|toolchain| ebpf::build(project, toolchain)).transpose()?;
+        let binaries = if needs.bpf { STATIC_PROGRAMS } else { &STATIC_PROGRAMS[..1] };
+        let programs = programs::build_static(project, binaries, object.as_deref())?;
+        let rocm_programs = needs.rocm.then(|| programs::build_dynamic(project, ROCM_PROGRAMS)).transpose()?;
+        let sim = match needs.sim {
+            true => Some(sim::build(project, &ready.tools, ready.kernel(&pins.sim_kernel()?.name)?)?.module),
+            false => None,
+        };
+        Ok(Self { pins, ready, programs, rocm_programs, sim })
+    }
+
+    /// Puts a guest together.
+    pub(crate) fn guest(&self, wish: &Wish) -> Result<Guest> {
+        let to_bin = |dir: &Path, name: &str| GuestFile { from: dir.join(name), to: format!("/bin/{name}") };
+        let mut files = Vec::new();
+        if !wish.bare {
+            files.extend(STATIC_PROGRAMS[1..].iter().map(|name| to_bin(&self.programs, name)));
+        }
+        if wish.rocm {
+            let dir = self.rocm_programs.as_ref().context("the ROCm programs were not built")?;
+            files.extend(ROCM_PROGRAMS.iter().map(|name| to_bin(dir, name)));
+        }
+        files.extend(wish.files.iter().cloned());
+        let sim_module = match wish.driver {
+            Driver::Sim => wish.module.clone().or_else(|| self.sim.clone()),
+            Driver::Stock | Driver::None => None,
+        };
+        Ok(Guest {
+            kernel: self.ready.kernel(&kernel_name(&self.pins, wish)?)?.clone(),
+            driver: wish.driver,
+            sim_module,
+            params: wish.params.clone(),
+            init: self.programs.join("guest-init"),
+            files,
+            rocm: if wish.rocm { self.ready.rocm.clone() } else { None },
+            background: wish.background.clone(),
+            hardware: wish.hardware.clone(),
+            label: wish.label.clone(),
+        })
+    }
+
+    /// The tools that were set up.
+    pub(crate) fn tools(&self) -> &Tools {
+        &self.ready.tools
+    }
+
+    /// A program as the host runs it: guests' programs are static and run anywhere.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+}
+
+fn kernel_name(pins: &Pins, wish: &Wish) -> Result<String> {
+    let sim = &pins.sim_kernel()?.name;
+    let name = wish.kernel.as_ref().unwrap_or(sim);
+    pins.kernel(name)?;
+    anyhow::ensure!(
+        wish.driver != Driver::Sim || name == sim || wish.module.is_some(),
+        "the simulated GPU is built for kernel {sim}; with {name} take --driver stock"
+    );
+    Ok(name.clone())
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything a build or a guest needs and a fresh machine lacks. Each step does nothing when its result is
+//! in the cache already.
+
+mod apt;
+mod apt_sources;
+mod bpf_linker;
+pub(crate) mod digest;
+pub(crate) mod kernels;
+mod packages;
+mod rocm;
+mod rust;
+pub(crate) mod tools;
+mod version;
+
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{anyhow, Result};
+
+use crate::project::Project;
+use kernels::{Kernel, Pins};
+use rust::{Compiler, WithSource};
+use tools::Tools;
+
+/// What a run needs; the rest is left alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Needs {
+    /// Kernels by name.
+    pub(crate) kernels: Vec<String>,
+    /// To build the simulated GPU's module.
+    pub(crate) sim: bool,
+    /// To build eBPF programs.
+    pub(crate) bpf: bool,
+    /// The ROCm runtime.
+    pub(crate) rocm: bool,
+}
+
+/// What was made available.
+pub(crate) struct Ready {
+    pub(crate) tools: Tools,
+    pub(crate) kernels: Vec<Kernel>,
+    pub(crate) bpf: Option<BpfToolchain>,
+    pub(crate) rocm: Option<PathBuf>,
+}
+
+/// What builds eBPF programs.
+#[derive(Debug, Clone)]
+pub(crate) struct BpfToolchain {
+    /// Directory of bpf-linker.
+    pub(crate) linker_dir: PathBuf,
+    /// A compiler that can build `core`.
+    pub(crate) compiler: WithSource,
+}
+
+impl Ready {
+    /// A kernel that was asked for.
+    pub(crate) fn kernel(&self, name: &str) -> Result<&Kernel> {
+        self.kernels.iter().find(|kernel| kernel.name() == name).ok_or_else(|| anyhow!("kernel {name} was not set up"))
+    }
+}
+
+/// Makes everything available that is needed. Holds the cache's lock meanwhile.
+pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<Ready> {
+    let _lock = project.lock()?;
+    let tools = Tools::provide(project)?;
+    thread::scope(|scope| {
+        // The linker's build waits for processors, the packages for the network: together they take half the time.
+        let linker = needs.bpf.then(|| scope.spawn(|| Compiler::ask(project).and_then(|compiler| Ok((bpf_linker::provide(project, &compiler)?, compiler)))));
+        let packages = || -> Result<_> {
+            let mut kernels = Vec::new();
+            for name in &needs.kernels {
+                kernels.push(Kernel::provide(project, pins.kernel(name)?)?);
+            }
+            if needs.sim {
+                let kernel = Kernel::provide(project, pins.sim_kernel()?)?;
+                kernel.headers(project)?;
+                kernel.source(project, crate::build::sim::SOURCE_DIRS)?;
+            }
+            let rocm = needs.rocm.then(|| rocm::provide(project, &pins.rocm)).transpose()?;
+            Ok((kernels, rocm))
+        };
+        let packages = packages();
+        let linker = linker.map(|thread| thread.join().map_err(|_| anyhow!("the thread that builds bpf-linker panicked")));
+        let (kernels, rocm) = packages?;
+        let bpf = match linker {
+            Some(result) => {
+                let (linker_dir, compiler) = result??;
+                Some(BpfToolchain { linker_dir, compiler: compiler.with_source(project, &pins.rust_src)? })
+            }
+            None => None,
+        };
+        Ok(Ready { tools, kernels, bpf, rocm })
+    })
+}

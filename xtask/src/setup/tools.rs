@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs of the distribution: QEMU, pahole and the like. What the machine has is used; the rest is unpacked
+//! into the cache, with the libraries it needs. Nothing is installed, so no rights are needed and the
+//! machine's package state stays as it is.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::apt::{self, Apt};
+use super::packages::{self, Finder, Wanted};
+use crate::exit::unavailable;
+use crate::project::Project;
+use crate::ui;
+
+/// A program and the package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// Everything that is needed beyond cargo, a C compiler's driver and what every Debian has.
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    // Kernel modules have to be built by the compiler of their kernel.
+    Tool {
+        program: "gcc-12",
+        package: "gcc-12",
+    },
+    Tool {
+        program: "ld",
+        package: "binutils",
+    },
+    Tool {
+        program: "strip",
+        package: "binutils",
+    },
+    Tool {
+        program: "make",
+        package: "make",
+    },
+    Tool {
+        program: "pahole",
+        package: "pahole",
+    },
+    Tool {
+        program: "xz",
+        package: "xz-utils",
+    },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+    },
+];
+
+/// Programs of the machine and of the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    /// Where missing programs were unpacked, if any were missing.
+    private: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Finds every tool, and unpacks those that the machine lacks.
+    pub(crate) fn provide(project: &Project) -> Result<Self> {
+        let missing: BTreeSet<&str> = TOOLS
+            .iter()
+            .filter(|tool| !on_machine(tool.program))
+            .map(|tool| tool.package)
+            .collect();
+        if missing.is_empty() {
+            return Ok(Self { private: None });
+        }
+        let missing: Vec<&str> = missing.into_iter().collect();
+        let name = super::digest::of_parts(missing.iter().map(|package| package.as_bytes()));
+        let dir = project.cache.join("tools").join(&name[..16]);
+        if !dir.is_dir() {
+            project.need_room(2_000_000_000)?;
+            ui::note(&format!(
+                "this machine lacks {}: they go to {}, nothing is installed",
+                missing.join(", "),
+                dir.display()
+            ));
+            let archives = match &project.packages {
+                Some(from) => from_directory(project, from, &missing)?,
+                None => from_mirror(project, &missing)?,
+            };
+            packages::unpack(&archives, &dir)?;
+        }
+        let tools = Self { private: Some(dir) };
+        for tool in TOOLS.iter().filter(|tool| missing.contains(&tool.package)) {
+            tools.path(tool.program)?;
+        }
+        Ok(tools)
+    }
+
+    /// A command that runs the tool.
+    pub(crate) fn command(&self, program: &str) -> Result<Command> {
+        let mut command = Command::new(self.path(program)?);
+        self.prepare(&mut command);
+        Ok(command)
+    }
+
+    /// Lets a command find the tools, for those that start others.
+    pub(crate) fn prepare(&self, command: &mut Command) {
+        let Some(dir) = &self.private else { return };
+        let with = |name: &str, places: &[&str]| {
+            let own = places
+                .iter()
+                .map(|place| dir.join(place).display().to_string());
+            let old = std::env::var(name).ok().filter(|old| !old.is_empty());
+            // The machine's own programs come first, the machine's own libraries last: the unpacked programs need theirs.
+            let (mut all, own): (Vec<String>, Vec<String>) = (Vec::new(), own.collect());
+            if name == "PATH" {
+                all.extend(old);
+                all.extend(own);
+            } else {
+                all.extend(own);
+                all.extend(old);
+            }
+            all.join(":")
+        };
+        command.env("PATH", with("PATH", &["usr/bin", "bin", "usr/sbin"]));
+        command.env(
+            "LD_LIBRARY_PATH",
+            with(
+                "LD_LIBRARY_PATH",
+                &["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"],
+            ),
+        );
+    }
+
+    /// The tool's file.
+    pub(crate) fn path(&self, program: &str) -> Result<PathBuf> {
+        if let Some(path) = find_on_machine(program) {
+            return Ok(path);
+        }
+        let places = ["usr/bin", "bin", "usr/sbin"]
+            .iter()
+            .filter_map(|place| Some(self.private.as_ref()?.join(place).join(program)));
+        places.into_iter().find(|path| is_program(path)).ok_or_else(|| {
+            unavailable(format!("there is no {program}: install its package, or remove the cache's `tools` and try again"))
+        })
+    }
+
+    /// Arguments that let an unpacked QEMU find its firmware.
+    pub(crate) fn qemu_data(&self) -> Vec<String> {
+        let Some(dir) = self
+            .private
+            .as_ref()
+            .filter(|_| !on_machine("qemu-system-x86_64"))
+        else {
+            return Vec::new();
+        };
+        let places = ["usr/share/qemu", "usr/share/seabios"]
+            .iter()
+            .map(|place| dir.join(place).display().to_string());
+        places.flat_map(|place| ["-L".to_owned(), place]).collect()
+    }
+}
+
+fn on_machine(program: &str) -> bool {
+    find_on_machine(program).is_some()
+}
+
+/// Where the machine has it. A busybox that needs libraries does not run in a guest.
+fn find_on_machine(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    dirs.map(|dir| dir.join(program))
+        .find(|path| is_program(path) && (program != "busybox" || is_static(path)))
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// A program without interpreter needs no libraries.
+fn is_static(path: &Path) -> bool {
+    use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+    let Ok(data) = fs::read(path) else {
+        return false;
+    };
+    let Ok(file) = ElfFile64::<object::Endianness>::parse(&*data) else {
+        return false;
+    };
+    let (endian, header) = (file.endian(), file.elf_header());
+    header.program_headers(endian, &*data).is_ok_and(|headers| {
+        !headers
+            .iter()
+            .any(|header| header.p_type(endian) == object::elf::PT_INTERP)
+    })
+}
+
+/// The packages and everything they need that is not installed, by apt's own resolver.
+fn from_mirror(project: &Project, missing: &[&str]) -> Result<Vec<packages::Archive>> {
+    let codename = apt::codename();
+    let apt = Apt::open(project, &[&codename, &format!("{codename}-security")])?.ok_or_else(|| {
+        unavailable(format!(
+            "{} are missing and the apt configuration of this machine names no Debian archive to take them from: install them, \
+             or put the packages into a directory and name it by --packages DIR",
+            missing.join(", ")
+        ))
+    })?;
+    let mut archives = Vec::new();
+    for (name, version) in apt.missing_for(missing)? {
+        let wanted = Wanted {
+            name,
+            version,
+            sha256: None,
+        };
+        let archive = packages::fetch(project, &apt, &wanted)?;
+        archives.push(archive.with_context(|| {
+            format!(
+                "{} {} is in the index and not to be had",
+                wanted.name, wanted.version
+            )
+        })?);
+    }
+    Ok(archives)
+}
+
+/// The packages and what they depend on, as far as the directory has it and the machine has not.
+fn from_directory(
+    project: &Project,
+    from: &Path,
+    missing: &[&str],
+) -> Result<Vec<packages::Archive>> {
+    let finder = Finder::new(project, &[]);
+    let mut archives = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<String> = missing.iter().map(|&name| name.to_owned()).collect();
+    while let Some(name) = open.pop() {
+        let required = missing.contains(&name.as_str());
+        if !seen.insert(name.clone()) || (!required && is_installed(&name)) {
+            continue;
+        }
+        let Some(version) = finder.versions(&name)?.pop() else {
+            if required {
+                return Err(unavailable(format!(
+                    "this machine lacks {name} and {} has no package of it: install it (apt-get install {name}) or put it there",
+                    from.display()
+                )));
+            }
+            continue;
+        };
+        let wanted = Wanted {
+            name,
+            version,
+            sha256: None,
+        };
+        let archive = finder
+            .archive(&wanted)?
+            .context("a package vanished from its directory")?;
+        open.extend(depends_of(&archive.file)?);
+        archives.push(archive);
+    }
+    Ok(archives)
+}
+
+fn is_installed(package: &str) -> bool {
+    let query = Command::new("dpkg-query")
+        .args(["-W", "-f=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
+    query.is_ok_and(|output| output.status.success() && output.stdout.starts_with(b"installed"))
+}
+
+fn depends_of(deb: &Path) -> Result<Vec<String>> {
+    let output = Command::new("dpkg-deb")
+        .arg("-f")
+        .arg(deb)
+        .args(["Pre-Depends", "Depends"])
+        .output()
+        .context("run dpkg-deb")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "dpkg-deb cannot read {}",
+        deb.display()
+    );
+    Ok(parse_depends(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The names in `Depends: a (>= 1), b | c:any`, alternatives included.
+fn parse_depends(fields: &str) -> Vec<String> {
+    let values = fields
+        .lines()
+        .map(|line| line.split_once(": ").map_or(line, |(_, value)| value));
+    let names = values
+        .flat_map(|value| value.split([',', '|']))
+        .filter_map(|name| name.split([' ', '(', ':']).find(|part| !part.is_empty()));
+    names.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_taken_apart() {
+        assert_eq!(
+            parse_depends("Pre-Depends: dpkg (>= 1.17)\nDepends: libc6 (>= 2.34), a | b:any,c\n"),
+            ["dpkg", "libc6", "a", "b", "c"]
+        );
+        assert!(parse_depends("").is_empty());
+    }
+
+    #[test]
+    fn a_shell_script_is_no_static_program() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "#!/bin/sh\n").unwrap();
+        assert!(!is_static(file.path()));
+        let own = std::env::current_exe().unwrap();
+        assert!(!is_static(&own), "the test program is linked dynamically");
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask run`: gpreempt on this machine's driver, or, where there is none, on a simulated GPU in a guest
+//! with programs that use it as a job would.
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use guest::plan::Background;
+
+use super::vm::{execute, LONG_DEADLINE};
+use crate::cli::RunArgs;
+use crate::guests::Wish;
+use crate::project::Project;
+use crate::ui;
+
+/// Runs the verb.
+pub(crate) fn run(project: &Project, args: RunArgs) -> Result<ExitCode> {
+    let native = if args.native || args.vm { args.native } else { has_driver(Path::new("/sys")) };
+    if native {
+        let program = super::build::program(project)?;
+        return Err(Command::new(&program).args(&args.arguments).exec()).with_context(|| format!("run {}", program.display()));
+    }
+    if !args.vm {
+        ui::note("no amdkfd with kprobes on this machine: running in a guest with a simulated GPU");
+    }
+    let wish = Wish { background: demo(), ..Wish::sim("run") };
+    let argv = std::iter::once("gpreempt".to_owned()).chain(args.arguments).collect();
+    execute(project, &wish, argv, LONG_DEADLINE)
+}
+
+/// Whether the driver is loaded and the kernel can probe it.
+fn has_driver(sys: &Path) -> bool {
+    let driver = ["amdgpu", "amdkfd"].iter().any(|name| sys.join("module").join(name).is_dir());
+    driver && sys.join("bus/event_source/devices/kprobe").exists()
+}
+
+/// Something to see: a model that computes and copies, beside processes that come and go.
+fn demo() -> Vec<Background> {
+    ["model", "churn"]
+        .map(|profile| Background {
+            name: format!("kfd-load-{profile}"),
+            argv: vec!["/bin/kfd-load".to_owned(), "--profile".to_owned(), profile.to_owned()],
+        })
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_counts_only_with_kprobes() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!has_driver(dir.path()));
+        std::fs::create_dir_all(dir.path().join("module/amdgpu")).unwrap();
+        assert!(!has_driver(dir.path()));
+        std::fs::create_dir_all(dir.path().join("bus/event_source/devices/kprobe")).unwrap();
+        assert!(has_driver(dir.path()));
+    }
+}
