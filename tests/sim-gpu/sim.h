@@ -6,10 +6,17 @@
  * stand in for the rest of amdgpu (device half) and for the command processor and
  * its firmware (engine half). README.md of this folder explains the whole.
  *
- * Device half: sim_main.c sim_params.c sim_shape.c sim_device.c sim_kgd.c sim_bo.c sim_doorbell.c sim_vm.c
- *              sim_vm_access.c sim_process.c sim_mem.c sim_userptr.c
- *              sim_dmabuf.c sim_drm.c sim_info.c sim_reset.c sim_stubs.c
- * Engine half: sim_engine.h and everything that includes it
+ * Device half:
+ *	sim_main.c sim_params.c		module start and end, parameters
+ *	sim_shape.c sim_device.c	what kind of GPU, fake PCI device, bring-up
+ *	sim_kgd.c sim_stubs.c		small functions amdkfd calls; those that mean nothing here
+ *	sim_bo.c sim_doorbell.c		buffers, kernel GPU addresses, doorbell BAR
+ *	sim_process.c sim_mem.c		processes, eviction fence; ALLOC, FREE, MAP, UNMAP
+ *	sim_userptr.c sim_dmabuf.c	memory of the process itself; shared memory
+ *	sim_vm.c sim_vm_access.c	address spaces; the engine's accesses to them
+ *	sim_drm.c sim_info.c		render node, AMDGPU_INFO
+ *	sim_reset.c			GPU reset
+ * Engine half: see sim_engine.h
  */
 #ifndef SIM_H
 #define SIM_H

@@ -200,7 +200,7 @@ out:
 	return r;
 }
 
-/* Gives the buffer a GPU address of the kernel. Addresses are not reused, so stale ones are found. */
+/* Gives the buffer a kernel GPU address. Addresses are not reused, so stale ones are found. */
 int sim_bo_bind_gart(struct sim_bo *bo)
 {
 	struct sim_gpu *gpu = bo->gpu;

@@ -57,7 +57,7 @@ static int sim_stats_show(struct seq_file *m, void *unused)
 		return 0;
 	mutex_lock(&e->lock);
 	st = e->stats;
-	over = e->rl.rotating;
+	over = e->rl.chained || e->rl.rotating;
 	mapped = e->mapped;
 	mutex_unlock(&e->lock);
 

@@ -129,11 +129,15 @@ int sim_gpu_start(struct sim_gpu *gpu)
 		.non_cp_doorbells_start = adev->doorbell_index.first_non_cp,
 		.non_cp_doorbells_end = adev->doorbell_index.last_non_cp,
 		.doorbell_physical_address = adev->doorbell.base,
-		.doorbell_aperture_size = adev->doorbell.size,
-		.doorbell_start_offset = PAGE_SIZE,
+		.enable_mes = adev->enable_mes,
 	};
 	int r;
 
+	/* amdgpu_doorbell_get_kfd_info() */
+	if (!adev->enable_mes) {
+		res.doorbell_aperture_size = adev->doorbell.size;
+		res.doorbell_start_offset = adev->doorbell.num_kernel_doorbells * sizeof(u32);
+	}
 	bitmap_copy(res.cp_queue_bitmap, gpu->cp_queue_bitmap, AMDGPU_MAX_QUEUES);
 
 	r = sim_engine_init(gpu);

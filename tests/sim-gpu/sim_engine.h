@@ -197,6 +197,7 @@ struct sim_engine {
 	u32 wait_times;		/* CP_IQ_WAIT_TIME2 */
 	u16 vmid_pasid[16];
 	struct sim_runlist rl;
+	struct sim_mes_request *mes_request;	/* waits for the thread */
 	struct sim_slot cp[SIM_MAX_CP_SLOTS];
 	struct sim_slot sdma[SIM_SDMA_ENGINES * SIM_SDMA_RLCS];
 	struct list_head slots;	/* used ones */
@@ -247,6 +248,9 @@ void sim_runlist_drop(struct sim_engine *e);
 
 /* Packets wait in the HIQ. */
 bool sim_hiq_waiting(struct sim_engine *e);
+
+/* sim_mes.c */
+void sim_mes_run(struct sim_engine *e);
 
 /* sim_hqd.c */
 enum sim_unmap_sel { SIM_UNMAP_PASID, SIM_UNMAP_ALL, SIM_UNMAP_DYNAMIC, SIM_UNMAP_DOORBELL };

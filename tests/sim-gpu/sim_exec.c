@@ -82,12 +82,12 @@ static void sim_run(struct sim_engine *e, struct sim_slot *s, u64 at_ns, int *bu
 	}
 }
 
-static void sim_run_all(struct sim_engine *e, u64 now_ns, int *budget)
+static void sim_run_all(struct sim_engine *e, u64 now_ns, int *budget, bool polite)
 {
 	struct sim_slot *s;
 
 	sim_for_each_slot(e, s) {
-		if (*budget <= 0)
+		if (*budget <= 0 || (polite && sim_hiq_waiting(e)))
 			return;
 		if (!sim_runnable(s) || !s->pending || now_ns < s->retry_ns)
 			continue;
@@ -198,7 +198,7 @@ void sim_exec_settle(struct sim_engine *e, u64 now_ns)
 	if (!e->mapped)
 		return;
 	sim_replay(e, now_ns, &budget, false);
-	sim_run_all(e, now_ns, &budget);
+	sim_run_all(e, now_ns, &budget, false);
 	sim_umem_leave(e);
 }
 
@@ -228,7 +228,7 @@ u64 sim_exec(struct sim_engine *e, u64 now_ns)
 	/* Whoever comes first gets most of the budget: a different one each time. */
 	list_rotate_left(&e->slots);
 	sim_replay(e, now_ns, &budget, true);
-	sim_run_all(e, now_ns, &budget);
+	sim_run_all(e, now_ns, &budget, true);
 
 	next = now_ns + sim_poll_interval(e, now_ns);
 	load = sim_load_now(e);

@@ -274,6 +274,7 @@ static int sim_hws_thread(void *data)
 			e->kick_ns = sim_now();
 		if (sim_hiq_run(e))
 			e->kick_ns = sim_now();	/* amdkfd often sends several in a row */
+		sim_mes_run(e);
 		next = sim_exec(e, sim_now());
 		if (e->rl.rotating && !sim_hws_stopped(e)) {
 			if (!sim_hiq_waiting(e))

@@ -32,7 +32,7 @@ static int sim_info_device(struct sim_gpu *gpu, const struct drm_amdgpu_info *in
 	dev->family = adev->family;
 	dev->num_shader_engines = adev->gfx.config.max_shader_engines;
 	dev->num_shader_arrays_per_engine = adev->gfx.config.max_sh_per_se;
-	dev->gpu_counter_freq = 100000;
+	dev->gpu_counter_freq = 100000;	/* kHz, of sim_gpu_clock() */
 	dev->max_engine_clock = 2100000;
 	dev->max_memory_clock = 1300000;
 	dev->cu_active_number = adev->gfx.cu_info.number;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Small helpers of 6.12 amdgpu_amdkfd.c, amdgpu_gfx.c, amdgpu_ids.c and amdgpu_vm.c that have a
+ * Small functions of 6.12 amdgpu_amdkfd.c, amdgpu_gfx.c, amdgpu_ids.c and amdgpu_vm.c that have a
  * meaning for the simulation.
  */
 #include <linux/idr.h>
-#include <linux/timekeeping.h>
 
 #include "amdgpu_xcp.h"
-#include "sim.h"
+#include "sim_engine.h"
 
 /*
  * kq_submit_packet() calls this immediately before it writes the doorbell of a kernel queue, and
@@ -46,10 +45,9 @@ void amdgpu_amdkfd_get_local_mem_info(struct amdgpu_device *adev,
 	mem_info->mem_clk_max = 1300;
 }
 
-/* 100 MHz, as gpu_counter_freq of DEV_INFO says */
 uint64_t amdgpu_amdkfd_get_gpu_clock_counter(struct amdgpu_device *adev)
 {
-	return ktime_get_raw_ns() / 10;
+	return sim_gpu_clock();
 }
 
 uint32_t amdgpu_amdkfd_get_max_engine_clock_in_mhz(struct amdgpu_device *adev)

@@ -154,7 +154,7 @@ int amdgpu_amdkfd_gpuvm_alloc_memory_of_gpu(struct amdgpu_device *adev, uint64_t
 	bo->bo.kfd_bo = *mem;
 
 	if (bo->kind == SIM_BO_USER) {
-		/* init_user_pages(); a CRIU restore has no notifier before the process owns its pages */
+		/* init_user_pages(), which also faults all of it in; the engine does when it needs to */
 		r = sim_userptr_register(bo);
 		if (r)
 			goto err_mem;

@@ -1,83 +1,158 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The micro engine scheduler of gfx11 and gfx12: queues are added and removed one by one, there
- * is no HIQ and no run list. add_queue_mes() and remove_queue_mes() (6.12
- * kfd_device_queue_manager.c) call these with the dqm lock held and expect the queue mapped or
- * off the hardware on return.
+ * is no HIQ and no run list from amdkfd. add_queue_mes() and remove_queue_mes() (6.12
+ * kfd_device_queue_manager.c) call these with the dqm lock and the MES lock held, so there is one
+ * request at a time.
+ *
+ * The thread serves the requests, because it may be in the middle of a time slice: MES keeps a
+ * list of what was added, which is mapped like a run list, in windows if it does not fit.
  */
+#include <linux/completion.h>
+
 #include "sim_engine.h"
 
 #define SIM_MES_QUEUE_SDMA	2	/* MES_QUEUE_TYPE_SDMA, mes_v11_api_def.h */
 
-static u32 sim_mes_vmid(struct sim_engine *e, u32 pasid)
-{
-	u32 vmids = e->gpu->vmid_bitmap;
-	struct sim_slot *s;
+struct sim_mes_request {
+	const struct mes_add_queue_input *add;		/* one of the two */
+	const struct mes_remove_queue_input *remove;
+	struct completion done;
+	int result;
+};
 
-	sim_for_each_slot(e, s) {
-		if (s->pasid == pasid)
-			return s->vmid;
-		vmids &= ~BIT(s->vmid);
-	}
-	return vmids ? __ffs(vmids) : 0;
-}
-
-static u64 sim_mes_queue_mask(struct sim_engine *e)
+/* Index of the process in the list, adding it if it is new; SIM_RL_PROCS if that is full. */
+static u32 sim_mes_process(struct sim_runlist *rl, u32 pasid)
 {
-	u64 mask = 0;
 	u32 i;
 
-	for_each_set_bit(i, e->gpu->cp_queue_bitmap, SIM_MAX_CP_SLOTS)
-		mask |= BIT_ULL(i);
-	return mask;
+	for (i = 0; i < rl->num_procs; i++)
+		if (rl->procs[i].pasid == pasid)
+			return i;
+	if (i < SIM_RL_PROCS)
+		rl->procs[rl->num_procs++] = (struct sim_rl_proc) { .pasid = pasid };
+	return i;
 }
 
-int sim_engine_mes_add(struct amdgpu_mes *mes, struct mes_add_queue_input *in)
+static int sim_mes_do_add(struct sim_engine *e, const struct mes_add_queue_input *in)
 {
-	struct amdgpu_device *adev = container_of(mes, struct amdgpu_device, mes);
-	struct sim_engine *e = adev_to_sim(adev)->engine;
-	struct sim_queue_desc q = {
+	struct sim_runlist *rl = &e->rl;
+	struct sim_queue_desc *q = &rl->queues[rl->num_queues];
+	u32 proc, i;
+
+	if (rl->num_queues == SIM_RL_QUEUES)
+		return -ENOSPC;
+	proc = sim_mes_process(rl, in->process_id);
+	if (proc == SIM_RL_PROCS)
+		return -ENOSPC;
+	*q = (struct sim_queue_desc) {
+		.proc = proc,
 		.doorbell = in->doorbell_offset,
 		.mqd_addr = in->mqd_addr,
 		.wptr_addr = in->wptr_addr,
 		.sdma = in->queue_type == SIM_MES_QUEUE_SDMA,
 	};
-	u32 i, vmid;
-	int r = -ENOSPC;
-
-	mutex_lock(&e->lock);
-	if (sim_fault_hang(e)) {
-		mutex_unlock(&e->lock);
-		return -ETIMEDOUT;
-	}
-	e->queue_mask = sim_mes_queue_mask(e);
-	e->pace_ns = sim_now();
-	vmid = sim_mes_vmid(e, in->process_id);
-	/* The SDMA engine is MES's choice: the first with room. */
-	for (i = 0; vmid && r && i < (q.sdma ? sim_sdma_engines(e) : 1); i++) {
-		q.engine = i;
-		if (sim_map_queue(e, &q, in->process_id, vmid))
-			r = 0;
-	}
+	/* The SDMA engine is MES's choice: in turn. */
+	for (i = 0; q->sdma && i < rl->num_queues; i++)
+		q->engine += rl->queues[i].sdma;
+	q->engine %= max(sim_sdma_engines(e), 1u);
+	rl->num_queues++;
 	e->stats.map_queues++;
+
+	/* amdgpu's equivalent of SET_RESOURCES, mes_v11_0_set_hw_resources() */
+	e->vmid_mask = e->gpu->vmid_bitmap;
+	e->queue_mask = bitmap_read(e->gpu->cp_queue_bitmap, 0, SIM_MAX_CP_SLOTS);
+	rl->process_cnt = hweight32(e->vmid_mask);
+	/* While time-slicing its turn comes by itself. */
+	if (!rl->rotating)
+		sim_runlist_map(e);
+	return 0;
+}
+
+static void sim_mes_forget_process(struct sim_runlist *rl, u32 proc)
+{
+	u32 i;
+
+	for (i = 0; i < rl->num_queues; i++)
+		if (rl->queues[i].proc == proc)
+			return;
+	rl->num_procs--;
+	memmove(&rl->procs[proc], &rl->procs[proc + 1],
+		(rl->num_procs - proc) * sizeof(rl->procs[0]));
+	for (i = 0; i < rl->num_queues; i++)
+		if (rl->queues[i].proc > proc)
+			rl->queues[i].proc--;
+}
+
+static int sim_mes_do_remove(struct sim_engine *e, u32 doorbell)
+{
+	struct sim_runlist *rl = &e->rl;
+	u32 i, proc;
+
+	e->stats.unmap_packets++;
+	sim_exec_settle(e, sim_now());
+	if (!sim_unmap_queues(e, SIM_UNMAP_DOORBELL, doorbell, false) ||
+	    sim_find_doorbell(e, doorbell))
+		return -ETIMEDOUT;
+	for (i = 0; i < rl->num_queues; i++) {
+		if (rl->queues[i].doorbell != doorbell)
+			continue;
+		proc = rl->queues[i].proc;
+		rl->num_queues--;
+		memmove(&rl->queues[i], &rl->queues[i + 1],
+			(rl->num_queues - i) * sizeof(rl->queues[0]));
+		if (rl->window > i)
+			rl->window--;
+		sim_mes_forget_process(rl, proc);
+		break;
+	}
+	if (!rl->num_queues)
+		sim_runlist_drop(e);
+	else
+		rl->window %= rl->num_queues;
+	return 0;
+}
+
+void sim_mes_run(struct sim_engine *e)
+{
+	struct sim_mes_request *req = e->mes_request;
+
+	if (!req)
+		return;
+	e->mes_request = NULL;
+	if (sim_fault_hang(e))
+		req->result = -ETIMEDOUT;
+	else if (req->add)
+		req->result = sim_mes_do_add(e, req->add);
+	else
+		req->result = sim_mes_do_remove(e, req->remove->doorbell_offset);
+	complete(&req->done);
+}
+
+static int sim_mes_submit(struct amdgpu_mes *mes, struct sim_mes_request *req)
+{
+	struct amdgpu_device *adev = container_of(mes, struct amdgpu_device, mes);
+	struct sim_engine *e = adev_to_sim(adev)->engine;
+
+	init_completion(&req->done);
+	mutex_lock(&e->lock);
+	e->mes_request = req;
 	mutex_unlock(&e->lock);
 	sim_wake(e);
-	return r;
+	wait_for_completion(&req->done);
+	return req->result;
+}
+
+int sim_engine_mes_add(struct amdgpu_mes *mes, struct mes_add_queue_input *in)
+{
+	struct sim_mes_request req = { .add = in };
+
+	return sim_mes_submit(mes, &req);
 }
 
 int sim_engine_mes_remove(struct amdgpu_mes *mes, struct mes_remove_queue_input *in)
 {
-	struct amdgpu_device *adev = container_of(mes, struct amdgpu_device, mes);
-	struct sim_engine *e = adev_to_sim(adev)->engine;
-	int r = 0;
+	struct sim_mes_request req = { .remove = in };
 
-	mutex_lock(&e->lock);
-	e->stats.unmap_packets++;
-	if (sim_fault_hang(e) ||
-	    !sim_unmap_queues(e, SIM_UNMAP_DOORBELL, in->doorbell_offset, false) ||
-	    sim_find_doorbell(e, in->doorbell_offset))
-		r = -ETIMEDOUT;
-	mutex_unlock(&e->lock);
-	sim_wake(e);
-	return r;
+	return sim_mes_submit(mes, &req);
 }

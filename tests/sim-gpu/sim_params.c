@@ -18,7 +18,7 @@ SIM_PARAM(sim_gpus, 0444, "number of simulated GPUs (1-8, default 1)");
 uint sim_xccs = 1;
 SIM_PARAM(sim_xccs, 0444, "XCCs per GPU, all in one partition (1-8, default 1)");
 uint sim_gfx = 90403;
-SIM_PARAM(sim_gfx, 0444, "graphics IP version as MMmmss (90402 = 9.4.2, default 90403 = 9.4.3)");
+SIM_PARAM(sim_gfx, 0444, "graphics IP version as MMmmss (90402, default 90403, 100300, 110000, 120000)");
 uint sim_slots = 24;
 SIM_PARAM(sim_slots, 0444, "compute HQD slots per XCC (1-32, default 24)");
 

@@ -82,10 +82,8 @@ static void sim_reset_work(struct work_struct *work)
 	}
 
 	/*
-	 * Before post_reset: it sends SET_RESOURCES, and everything that submits asks for the
-	 * semaphore first (down_read_trylock in unmap_queues_cpsch and execute_queues_cpsch).
-	 * amdgpu_device_gpu_recover() also calls amdgpu_amdkfd_post_reset() before it unlocks,
-	 * and amdkfd's start path does not take the semaphore, so keep its order.
+	 * Still locked, as in amdgpu_device_gpu_recover(): SET_RESOURCES does not ask for the
+	 * semaphore, and nobody else may submit before it.
 	 */
 	for (i = 0; i < SIM_MAX_GPUS; i++)
 		if (sim_in_domain(sim_gpu_table[i], domain))

@@ -5,32 +5,58 @@
  * kgd2kfd_probe() selects everything by the GC IP version; ROCm's thunk matches the PCI device id
  * with the gfx version it reads from the topology, so the two must belong together.
  */
-#include "sim.h"
+#include "sim_engine.h"
 
 struct sim_shape {
 	uint gfx;		/* value of sim_gfx */
 	u32 gc_version;
 	u32 sdma_version;
 	enum amd_asic_type asic_type;
+	u32 family;
 	u16 pci_device;
 	u8 pci_revision;	/* selects the marketing name in libdrm's table */
 	u8 rev_id;
-	u8 first_vmid;		/* vm_manager.first_kfd_vmid of gmc_v9_0_sw_init() */
+	u8 first_vmid;		/* vm_manager.first_kfd_vmid */
 	u8 sdma_per_xcc;
+	u8 wave_size;
 	bool multi_xcc;
+	bool xgmi;
+	bool mes;		/* scheduled by MES instead of HWS */
 };
 
 static const struct sim_shape shapes[] = {
-	/* MI210 */
-	{ 90402, IP_VERSION(9, 4, 2), IP_VERSION(4, 4, 0), CHIP_ALDEBARAN, 0x740f, 2, 0, 3, 5, false },
-	/* MI300X; revision 1 makes kgd2kfd_probe() report gfx942 */
-	{ 90403, IP_VERSION(9, 4, 3), IP_VERSION(4, 4, 2), CHIP_IP_DISCOVERY, 0x74a1, 0, 1, 3, 2, true },
-	{ 90404, IP_VERSION(9, 4, 4), IP_VERSION(4, 4, 5), CHIP_IP_DISCOVERY, 0x74a1, 0, 1, 3, 2, true },
+	{	/* MI210 */
+		.gfx = 90402, .gc_version = IP_VERSION(9, 4, 2), .sdma_version = IP_VERSION(4, 4, 0),
+		.asic_type = CHIP_ALDEBARAN, .family = AMDGPU_FAMILY_AI,
+		.pci_device = 0x740f, .pci_revision = 2,
+		.first_vmid = 3, .sdma_per_xcc = 5, .wave_size = 64, .xgmi = true,
+	}, {	/* MI300X; revision 1 makes kgd2kfd_probe() report gfx942 */
+		.gfx = 90403, .gc_version = IP_VERSION(9, 4, 3), .sdma_version = IP_VERSION(4, 4, 2),
+		.asic_type = CHIP_IP_DISCOVERY, .family = AMDGPU_FAMILY_AI,
+		.pci_device = 0x74a1, .rev_id = 1,
+		.first_vmid = 3, .sdma_per_xcc = 2, .wave_size = 64, .xgmi = true, .multi_xcc = true,
+	}, {	/* RX 6800 XT */
+		.gfx = 100300, .gc_version = IP_VERSION(10, 3, 0), .sdma_version = IP_VERSION(5, 2, 0),
+		.asic_type = CHIP_SIENNA_CICHLID, .family = AMDGPU_FAMILY_NV,
+		.pci_device = 0x73bf, .pci_revision = 0xc1,
+		.first_vmid = 8, .sdma_per_xcc = 4, .wave_size = 32,
+	}, {	/* RX 7900 XTX */
+		.gfx = 110000, .gc_version = IP_VERSION(11, 0, 0), .sdma_version = IP_VERSION(6, 0, 0),
+		.asic_type = CHIP_IP_DISCOVERY, .family = AMDGPU_FAMILY_GC_11_0_0,
+		.pci_device = 0x744c, .pci_revision = 0xc8,
+		.first_vmid = 8, .sdma_per_xcc = 2, .wave_size = 32, .mes = true,
+	}, {	/* RX 9060 XT */
+		.gfx = 120000, .gc_version = IP_VERSION(12, 0, 0), .sdma_version = IP_VERSION(7, 0, 0),
+		.asic_type = CHIP_IP_DISCOVERY, .family = AMDGPU_FAMILY_GC_12_0_0,
+		.pci_device = 0x7590, .pci_revision = 0xc0,
+		.first_vmid = 8, .sdma_per_xcc = 2, .wave_size = 32, .mes = true,
+	},
 };
 
 /* 6.12 amdgpu_device.c; kfd_topology_add_device() makes the node's name of it, in lower case */
 const char *amdgpu_asic_name[CHIP_LAST + 1] = {
 	[CHIP_ALDEBARAN] = "ALDEBARAN",
+	[CHIP_SIENNA_CICHLID] = "SIENNA_CICHLID",
 	[CHIP_IP_DISCOVERY] = "IP DISCOVERY",
 };
 
@@ -85,7 +111,7 @@ static const struct amdgpu_smuio_funcs sim_smuio_funcs = {
 	.get_pkg_type = sim_pkg_type,
 };
 
-static void sim_shape_fill_gfx(struct sim_gpu *gpu)
+static void sim_shape_fill_gfx(struct sim_gpu *gpu, const struct sim_shape *shape)
 {
 	struct amdgpu_device *adev = &gpu->adev;
 	struct amdgpu_gfx_config *config = &adev->gfx.config;
@@ -122,9 +148,9 @@ static void sim_shape_fill_gfx(struct sim_gpu *gpu)
 	config->gc_num_tcp_per_wpg = 2;
 	config->gc_tcp_l1_size = 32;
 
-	cu->simd_per_cu = 4;
-	cu->max_waves_per_simd = 8;
-	cu->wave_front_size = 64;
+	cu->simd_per_cu = shape->wave_size == 64 ? 4 : 2;
+	cu->max_waves_per_simd = shape->wave_size == 64 ? 8 : 16;
+	cu->wave_front_size = shape->wave_size;
 	cu->max_scratch_slots_per_cu = 32;
 	cu->lds_size = 64;
 	cu->number = gpu->num_xcc * SIM_NUM_SE * SIM_CU_PER_SE;
@@ -133,7 +159,7 @@ static void sim_shape_fill_gfx(struct sim_gpu *gpu)
 			cu->bitmap[xcc][se][0] = (1U << SIM_CU_PER_SE) - 1;
 }
 
-static void sim_shape_fill_memory(struct sim_gpu *gpu)
+static void sim_shape_fill_memory(struct sim_gpu *gpu, const struct sim_shape *shape)
 {
 	struct amdgpu_device *adev = &gpu->adev;
 
@@ -145,8 +171,8 @@ static void sim_shape_fill_memory(struct sim_gpu *gpu)
 	adev->gmc.visible_vram_size = adev->gmc.real_vram_size;
 	adev->gmc.vram_width = 8192;
 	adev->gmc.vram_type = AMDGPU_VRAM_TYPE_HBM;
-	adev->gmc.xgmi.supported = true;
-	if (sim_gpus > 1) {
+	adev->gmc.xgmi.supported = shape->xgmi;
+	if (shape->xgmi && sim_gpus > 1) {
 		adev->gmc.xgmi.hive_id = 0x51d0000000000001ULL;
 		adev->gmc.xgmi.num_physical_nodes = sim_gpus;
 		adev->gmc.xgmi.physical_node_id = gpu->index;
@@ -167,6 +193,11 @@ static void sim_shape_fill_slots(struct sim_gpu *gpu)
 	}
 }
 
+static const struct amdgpu_mes_funcs sim_mes_funcs = {
+	.add_hw_queue = sim_engine_mes_add,
+	.remove_hw_queue = sim_engine_mes_remove,
+};
+
 void sim_shape_fill(struct sim_gpu *gpu)
 {
 	const struct sim_shape *shape = sim_shape_find();
@@ -178,7 +209,7 @@ void sim_shape_fill(struct sim_gpu *gpu)
 	adev->vm_manager.first_kfd_vmid = shape->first_vmid;
 
 	adev->asic_type = shape->asic_type;
-	adev->family = AMDGPU_FAMILY_AI;
+	adev->family = shape->family;
 	adev->rev_id = shape->rev_id;
 	adev->external_rev_id = shape->rev_id;
 	adev->unique_id = 0x51d0000000000100ULL + gpu->index;
@@ -188,9 +219,15 @@ void sim_shape_fill(struct sim_gpu *gpu)
 		adev->ip_versions[SDMA0_HWIP][i] = shape->sdma_version;
 	}
 	adev->smuio.funcs = &sim_smuio_funcs;
+	if (shape->mes) {
+		adev->enable_mes = true;
+		adev->mes.funcs = &sim_mes_funcs;
+		/* new enough for everything amdkfd asks of it */
+		adev->mes.sched_version = 14 << AMDGPU_MES_API_VERSION_SHIFT | 70;
+	}
 
-	sim_shape_fill_gfx(gpu);
-	sim_shape_fill_memory(gpu);
+	sim_shape_fill_gfx(gpu, shape);
+	sim_shape_fill_memory(gpu, shape);
 	sim_shape_fill_slots(gpu);
 
 	/* aqua_vanjaram_doorbell_index_init() */
