@@ -14,7 +14,9 @@ pub enum Counter {
     ReadFault = 2,
     /// Records written to the ring buffer.
     Written = 3,
+    /// Queues created whose process, found through the offset table, was not the calling one: the offsets are wrong.
+    Mismatch = 4,
 }
 
 /// Number of counters in the array.
-pub const COUNTERS: u32 = 4;
+pub const COUNTERS: u32 = 5;

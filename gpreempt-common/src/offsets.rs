@@ -86,6 +86,8 @@ offsets! {
     dqm_processes_count: Offset false ("device_queue_manager", "processes_count");
     dqm_active_queue_count: Offset false ("device_queue_manager", "active_queue_count");
     dqm_active_cp_queue_count: Offset false ("device_queue_manager", "active_cp_queue_count");
+    /// Gone in 7.x, where `kfd_hws_hang` is a function of its own.
+    dqm_hw_exception_work: Offset false ("device_queue_manager", "hw_exception_work");
 
     /// A KFD node is `struct kfd_node` since 6.5, `struct kfd_dev` before.
     node_id: Offset true ("kfd_node", "id") ("kfd_dev", "id");

@@ -299,4 +299,18 @@ bodies! {
     }
 }
 
+/// Not a record: what the program `self_check` reads of the thread that runs it, for user space to compare with /proc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct SelfCheck {
+    /// `task_struct.start_boottime`.
+    pub start_boottime_ns: u64,
+    /// `task_struct.tgid`.
+    pub tgid: u32,
+    /// Thread id in its own pid namespace; 0 = unknown.
+    pub ns_pid: u32,
+    /// `task_struct.comm`.
+    pub comm: [u8; COMM_BYTES],
+}
+
 const _: () = assert!(size_of::<Header>() == 40);

@@ -10,7 +10,7 @@ use crate::{
     context::{entry, exit, Entry, Exit},
     kernel::{comm, lead_thread, offset, process_pid, u32_at, u64_at, u8_at},
     ring::{count, write, About, Wake},
-    thread::{enter, leave, Now, Queue, Thread, FOUND_NOTHING, FOUND_QUEUE},
+    thread::{enter, known_thread, leave, Now, Queue, Thread, FOUND_NOTHING, FOUND_QUEUE},
 };
 
 entry! {
@@ -222,8 +222,7 @@ fn update_entry(ctx: &impl Entry) {
 /// Return of `update_queue`: the queue holds its new values, and the caller still holds the process's mutex.
 #[inline(always)]
 fn updated(_ctx: &impl Exit) {
-    let now = Now::read();
-    let Some(thread) = now.known_thread() else { return };
+    let Some(thread) = known_thread() else { return };
     let queue = thread.updated_queue;
     thread.updated_queue = 0;
     thread.scheduler_entry_ns = 0;

@@ -10,7 +10,7 @@ use crate::{
     context::{entry, exit, Entry, Exit},
     kernel::{dqm_gpu_id, offset, process_pid, qpd_process, u32_at, u8_at},
     ring::{count, write, About, Wake},
-    thread::{enter, leave, Now},
+    thread::{enter, known_thread, leave, Now},
 };
 
 entry! {
@@ -89,8 +89,7 @@ fn unmap_entry(ctx: &impl Entry) {
 /// `pm_send_unmap_queue`: without it unmap_queues_cpsch had nothing to do.
 #[inline(always)]
 fn sent_unmap(_ctx: &impl Entry) {
-    let now = Now::read();
-    if let Some(thread) = now.known_thread() {
+    if let Some(thread) = known_thread() {
         thread.unmap.sent = 1;
     }
 }
@@ -162,8 +161,7 @@ fn map_entry(ctx: &impl Entry) {
 /// `pm_send_runlist(pm, queues)`: without it map_queues_cpsch had nothing to map.
 #[inline(always)]
 fn sent_runlist(ctx: &impl Entry) {
-    let now = Now::read();
-    if let Some(thread) = now.known_thread() {
+    if let Some(thread) = known_thread() {
         thread.map.packet_manager = ctx.arg(0);
     }
 }

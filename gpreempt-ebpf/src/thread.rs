@@ -186,9 +186,7 @@ impl Now {
     /// The calling thread, if it was seen before.
     #[inline(always)]
     pub fn known_thread(&self) -> Option<&'static mut Thread> {
-        let thread = THREADS.get_ptr_mut(self.tid())?;
-        // SAFETY: the entry belongs to the calling thread, and eBPF programs of one thread never run at the same time.
-        Some(unsafe { &mut *thread })
+        look_up(self.tid())
     }
 
     /// The calling thread. `None` only when the map is full of threads, which user space sees as unmatched returns.
@@ -200,6 +198,19 @@ impl Now {
         let _ = THREADS.insert(self.tid(), &NEW, 0);
         self.known_thread()
     }
+}
+
+#[inline(always)]
+fn look_up(tid: u32) -> Option<&'static mut Thread> {
+    let thread = THREADS.get_ptr_mut(tid)?;
+    // SAFETY: the entry belongs to the calling thread, and eBPF programs of one thread never run at the same time.
+    Some(unsafe { &mut *thread })
+}
+
+/// The calling thread, if it was seen before, for programs that need no time.
+#[inline(always)]
+pub fn known_thread() -> Option<&'static mut Thread> {
+    look_up(bpf_get_current_pid_tgid() as u32)
 }
 
 /// Begins a call that names a cause. A frame still open here lost its return: that is counted, and its start forgotten.

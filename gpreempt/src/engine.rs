@@ -18,7 +18,7 @@ pub use host::{Host, LiveHost, ScriptHost, Source};
 use session::Session;
 use signals::Signals;
 
-use crate::kfd::{self, Root};
+use crate::kfd;
 use crate::sink::filter::Filter;
 use crate::sink::record::{End, Summary};
 use crate::sink::Sink;
@@ -85,11 +85,11 @@ pub async fn watch<H: Host>(
     let mut signals = Signals::new().map_err(|e| anyhow!("cannot handle signals: {e}"))?;
     let mut driver = host.driver();
     if driver == Driver::Absent {
-        let why = why_absent(host.root());
+        let absent = kfd::module::absent(host.root());
         if !options.wait {
-            return Err(Error::NoDriver(format!("{why}, or start with --wait")));
+            return Err(Error::NoDriver(format!("{}: {}, or start with --wait", absent.why, absent.fix)));
         }
-        say(&format!("{why}; waiting for it"));
+        say(&format!("{}; waiting for it", absent.why));
         while driver == Driver::Absent {
             tokio::select! {
                 end = signals.next() => return Ok(Outcome { end: Some(end), summary: None }),
@@ -106,7 +106,7 @@ pub async fn watch<H: Host>(
     };
     match end {
         Ok(end) => {
-            let summary = session.finish(end).map_err(Error::Sink);
+            let summary = session.finish(end, host.now_ns()).map_err(Error::Sink);
             match summary {
                 Ok(summary) => Ok(Outcome { end: Some(end), summary: Some(summary) }),
                 Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
@@ -117,11 +117,11 @@ pub async fn watch<H: Host>(
         }
         Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
             // A file beside the pipe still gets its last line.
-            let _ = session.finish(End::Reader);
+            let _ = session.finish(End::Reader, host.now_ns());
             Ok(Outcome { end: None, summary: None })
         }
         Err(e) => {
-            let _ = session.finish(End::Error);
+            let _ = session.finish(End::Error, host.now_ns());
             Err(e)
         }
     }
@@ -195,6 +195,7 @@ impl<S: Source> Link<S> {
             self.driver = Driver::Absent;
         }
         if let Some(source) = &self.source {
+            source.verify()?;
             return session.counters(source, host).map_err(Error::Sink);
         }
         if now == Driver::Absent {
@@ -233,21 +234,5 @@ impl<S: Source> Link<S> {
             session.source_ended(&source)?;
         }
         session.flush()
-    }
-}
-
-/// Why there is no driver, and what to do about it.
-fn why_absent(root: &Root) -> String {
-    match kfd::module::installed(root) {
-        Some(path) => {
-            format!("the amdgpu driver is not loaded ({} is installed): load it with `modprobe amdgpu`", path)
-        }
-        None if root.exists("/sys/module/amdgpu") => {
-            "amdgpu is loaded without amdkfd, its compute part: use a kernel with CONFIG_HSA_AMD".to_owned()
-        }
-        None => {
-            let kernel = root.text("/proc/sys/kernel/osrelease").unwrap_or_else(|_| "this kernel".to_owned());
-            format!("no amdgpu driver is loaded and none is installed for {kernel}: install it")
-        }
     }
 }

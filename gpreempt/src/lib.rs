@@ -3,6 +3,7 @@
 //! `source` yields bytes, `event` decodes them, `model` keeps state, `sink` shows it; `engine` wires them.
 
 pub mod cli;
+pub mod doctor;
 pub mod engine;
 pub mod event;
 pub mod kfd;

@@ -30,7 +30,7 @@ struct Cli {
 /// Options of every verb.
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// Colour: auto is a terminal, unless NO_COLOR is set
+    /// Colour; auto is on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t = output::Color::Auto, global = true, value_name = "WHEN")]
     color: output::Color,
     /// Look for /sys and /proc below another directory

@@ -5,29 +5,26 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 
 use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::sink::table::Layout;
 
 /// How data is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// For people
     #[default]
     Table,
-    /// For programs: one object a line
     Json,
 }
 
 /// When colours are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,
-    /// Always
     Always,
-    /// Never
     Never,
 }
 
@@ -43,7 +40,8 @@ impl Color {
 
 /// A message on stderr; that nobody reads it is no error.
 pub(super) fn say(message: &str) {
-    let _ = writeln!(io::stderr(), "gpreempt: {message}");
+    // One write, so that lines of several programs do not mix.
+    let _ = io::stderr().write_all(format!("gpreempt: {message}\n").as_bytes());
 }
 
 /// Layout of a table on stdout. COLUMNS overrides the terminal's width.
@@ -64,5 +62,58 @@ pub(super) fn reader_gone() -> bool {
     match poll(&mut fds, PollTimeout::ZERO) {
         Ok(n) if n > 0 => fds[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR)),
         _ => false,
+    }
+}
+
+/// The few colours of reports.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Paint {
+    Good,
+    Attention,
+    Bad,
+    Faint,
+    Title,
+}
+
+impl Paint {
+    pub(super) fn text(self, text: &str, color: bool) -> String {
+        if !color {
+            return text.to_owned();
+        }
+        let style = match self {
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Attention => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default().bold(),
+            Self::Faint => Style::new().dimmed(),
+            Self::Title => Style::new().bold(),
+        };
+        format!("{style}{text}{style:#}")
+    }
+}
+
+/// Breaks text between words into lines of at most so many columns, or one word.
+pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrap;
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("a bc def", 4), ["a bc", "def"]);
+        assert_eq!(wrap("longword x", 3), ["longword", "x"]);
+        assert_eq!(wrap("", 3), [""]);
     }
 }

@@ -18,7 +18,7 @@ use crate::sink::json::Json;
 use crate::sink::summary::ForPeople;
 use crate::sink::table::Table;
 use crate::sink::Sink;
-use crate::source::{LiveOptions, ProbeSet};
+use crate::source::{Attach, LiveOptions, ProbeSet};
 
 /// Show what happens to compute queues, as it happens
 ///
@@ -27,7 +27,7 @@ use crate::source::{LiveOptions, ProbeSet};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Watch {
-    /// How events are written
+    /// How events are written: for people, or one object a line for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Stop that long after attaching: 10s, 5m, 1h30m
@@ -60,8 +60,11 @@ pub(super) struct Watch {
     /// Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
     #[arg(long, default_value = "1MiB", value_parser = ring_bytes, value_name = "BYTES")]
     ring_bytes: u32,
+    /// How probes are attached: auto prefers fentry, which costs less but keeps the module from being unloaded
+    #[arg(long, value_enum, default_value_t = How::Auto, value_name = "HOW")]
+    attach: How,
     /// Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
-    #[arg(long, value_name = "PROFILE")]
+    #[arg(long, value_name = "PROFILE", alias = "profile")]
     offsets: Option<PathBuf>,
     /// Records from a file instead of the kernel
     #[arg(long, hide = true, value_name = "FILE")]
@@ -76,6 +79,22 @@ Examples:
 Types: process_attached process_exited queue_existing queue_created queue_updated
   queue_destroyed queue_rejected runlist_unmapped runlist_mapped process_evicted
   process_restored queues_suspended queues_resumed gpu_reset";
+
+/// How programs get to functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    Auto,
+    Kprobe,
+}
+
+impl From<How> for Attach {
+    fn from(how: How) -> Self {
+        match how {
+            How::Auto => Self::Auto,
+            How::Kprobe => Self::Kprobe,
+        }
+    }
+}
 
 /// `json=PATH`.
 #[derive(Clone, Debug)]
@@ -122,7 +141,8 @@ impl Watch {
                     ring_bytes: self.ring_bytes,
                     profile: self.offsets.clone(),
                 };
-                self.watch(&LiveHost::new(root, options), global)
+                let host = LiveHost::new(root, options, self.attach.into());
+                self.watch(&host, global)
             }
         }
     }

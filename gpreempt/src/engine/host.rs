@@ -12,9 +12,10 @@ use gpreempt_common::record::Header;
 use nix::time::{clock_gettime, ClockId};
 use zerocopy::FromBytes as _;
 
-use crate::kfd::task::Capabilities;
 use crate::kfd::{module, Root};
-use crate::source::{self, Counters, Driver, Live, LiveError, LiveOptions, ProbeSet, Startup};
+use crate::source::permission::Capabilities;
+use crate::source::symbols::Symbols;
+use crate::source::{self, Attach, Counters, Driver, Live, LiveError, LiveOptions, ProbeSet, Startup};
 
 /// Where records come from.
 pub trait Source {
@@ -28,6 +29,11 @@ pub trait Source {
     fn drain(&mut self, each: &mut dyn FnMut(&[u8]));
     /// Counts since the start.
     fn counters(&self) -> Counters;
+    /// Whether what it tells can be trusted.
+    ///
+    /// # Errors
+    /// When it cannot: everything since the start may be wrong.
+    fn verify(&self) -> Result<(), LiveError>;
 }
 
 /// A machine.
@@ -52,13 +58,14 @@ pub trait Host {
 pub struct LiveHost {
     root: Root,
     options: LiveOptions,
+    attach: Attach,
 }
 
 impl LiveHost {
     /// With /sys and /proc below `root`.
     #[must_use]
-    pub fn new(root: Root, options: LiveOptions) -> Self {
-        Self { root, options }
+    pub fn new(root: Root, options: LiveOptions, attach: Attach) -> Self {
+        Self { root, options, attach }
     }
 }
 
@@ -80,6 +87,10 @@ impl Source for Live {
     fn counters(&self) -> Counters {
         self.counters()
     }
+
+    fn verify(&self) -> Result<(), LiveError> {
+        self.verify()
+    }
 }
 
 impl Host for LiveHost {
@@ -95,7 +106,7 @@ impl Host for LiveHost {
 
     fn attach(&self) -> Result<Live, LiveError> {
         if self.root.is_real() {
-            return Live::start(&self.options);
+            return Live::start_with(&self.options, self.attach);
         }
         check_capabilities(&self.root)?;
         Err(anyhow!("nothing to attach to below --root: give --script").into())
@@ -159,7 +170,7 @@ impl Host for ScriptHost {
             module: "amdgpu".to_owned(),
             module_version: module::loaded(&self.root).and_then(|module| module.version),
             offsets: "script".to_owned(),
-            probes: source::plan::resolve(&symbols_below(&self.root), ProbeSet::Full)
+            probes: source::plan::resolve(&Symbols::default(), ProbeSet::Full)
                 .iter()
                 .map(|planned| planned.to_probe(true, None))
                 .collect(),
@@ -210,6 +221,10 @@ impl Source for Script {
     fn counters(&self) -> Counters {
         Counters { written: self.written, ..Counters::default() }
     }
+
+    fn verify(&self) -> Result<(), LiveError> {
+        Ok(())
+    }
 }
 
 fn read_script(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
@@ -217,12 +232,11 @@ fn read_script(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
 }
 
 fn check_capabilities(root: &Root) -> Result<(), LiveError> {
-    match Capabilities::of_this_process(root).map(Capabilities::missing) {
-        Some(missing) if !missing.is_empty() => {
-            Err(LiveError::NoPermission { capability: missing.join(" and ") })
-        }
-        _ => Ok(()),
+    let missing = Capabilities::parse(&root.text("/proc/self/status").unwrap_or_default()).missing();
+    if missing.is_empty() {
+        return Ok(());
     }
+    Err(LiveError::NoPermission { capability: missing.join(" and ") })
 }
 
 fn driver_below(root: &Root) -> Driver {
@@ -230,15 +244,4 @@ fn driver_below(root: &Root) -> Driver {
         Some(module) => Driver::Loaded { module: "amdgpu".to_owned(), version: module.version, identity: 0 },
         None => Driver::Absent,
     }
-}
-
-/// Symbols of the amdgpu module in a kallsyms file below a root.
-pub(crate) fn symbols_below(root: &Root) -> source::symbols::Symbols {
-    let text = root.text("/proc/kallsyms").unwrap_or_default();
-    let names = text.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let name = words.nth(2)?;
-        (words.next() == Some("[amdgpu]")).then_some(name)
-    });
-    source::symbols::Symbols::from_names("amdgpu", names)
 }

@@ -212,7 +212,8 @@ impl<'a> Session<'a> {
     }
 
     /// The last line; flushes.
-    pub(super) fn finish(&mut self, end: End) -> io::Result<Summary> {
+    pub(super) fn finish(&mut self, end: End, now_ns: u64) -> io::Result<Summary> {
+        self.last_ns = self.last_ns.max(now_ns);
         let counters = sum(self.ended, self.present);
         let summary = Summary {
             ts_ns: self.last_ns,

@@ -41,3 +41,35 @@ pub fn installed(root: &Root) -> Option<String> {
         (file.split('.').next() == Some("amdgpu")).then(|| format!("/lib/modules/{kernel}/{path}"))
     })
 }
+
+/// Why there is no driver, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// Why.
+    pub why: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// Says why amdkfd is not there.
+#[must_use]
+pub fn absent(root: &Root) -> Absent {
+    let kernel = root.text("/proc/sys/kernel/osrelease").unwrap_or_else(|_| "this kernel".to_owned());
+    let (why, fix) = if root.exists("/sys/module/amdgpu") {
+        ("amdgpu is loaded without amdkfd, its compute part".to_owned(), "use a kernel with CONFIG_HSA_AMD".to_owned())
+    } else if let Some(path) = installed(root) {
+        (format!("the amdgpu driver is installed but not loaded ({path})"), "`modprobe amdgpu`".to_owned())
+    } else {
+        (format!("no amdgpu driver is loaded, and none is installed for {kernel}"), "install it".to_owned())
+    };
+    Absent { why, fix }
+}
+
+/// Names of amdgpu's symbols in the text of `/proc/kallsyms`.
+pub fn symbols(kallsyms: &str) -> impl Iterator<Item = &str> {
+    kallsyms.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace().skip(2);
+        let name = words.next()?;
+        (words.next() == Some("[amdgpu]")).then_some(name)
+    })
+}

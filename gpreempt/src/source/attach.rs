@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    detach,
     plan::Planned,
     programs::Programs,
     symbols::Symbols,
@@ -43,10 +44,9 @@ struct Loaded {
     program: OwnedFd,
 }
 
-/// Everything attached; goes away when dropped.
+/// Everything attached; goes away soon after it is dropped.
 pub(super) struct Attached {
     programs: Vec<Loaded>,
-    /// Later ones first when dropped: outer functions before the inner ones they call.
     links: Vec<OwnedFd>,
     kprobe_source: Option<(u32, u32)>,
     fentry: Fentry,
@@ -142,10 +142,18 @@ impl Attached {
     }
 }
 
-impl Drop for Attached {
-    fn drop(&mut self) {
+impl Attached {
+    /// Detaches and waits until the kernel is done: some four seconds for the full plan.
+    pub(super) fn detach_and_wait(mut self) {
+        // Later ones first: outer functions before the inner ones they call.
         while let Some(link) = self.links.pop() {
             drop(link);
         }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        detach::in_background(std::mem::take(&mut self.links));
     }
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Types of the kernel and of its modules: the BPF type format, with split BTF.
 //!
-//! A module's BTF continues vmlinux's: its type ids and string offsets start where those of the base end. The parser keeps
-//! the bytes and one offset per type, and decodes what is asked for: vmlinux has well over 100,000 types.
+//! A module's BTF continues vmlinux's: its type ids and string offsets start where those of the base end. vmlinux has well over
+//! 100,000 types in 5 MB, of which some ten are wanted: so the types stay in the file, and only the strings and one offset per
+//! type are kept in memory.
 //!
 //! Format: Documentation/bpf/btf.rst of the kernel.
 
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap, fs::File, os::unix::fs::FileExt as _, path::Path};
 
 use anyhow::{bail, ensure, Context as _, Result};
 
@@ -32,13 +33,57 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
+/// Where the bytes are.
+enum Source {
+    Memory(Vec<u8>),
+    File {
+        file: File,
+        /// Offset and bytes of what was read last.
+        window: RefCell<(u64, Vec<u8>)>,
+    },
+}
+
+/// The kernel hands out its BTF a page at a time.
+const WINDOW_BYTES: usize = 4096;
+
+impl Source {
+    fn read(&self, at: usize, into: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Memory(bytes) => {
+                let end = at.checked_add(into.len()).context("BTF offset overflows")?;
+                into.copy_from_slice(bytes.get(at..end).context("BTF ends too early")?);
+                Ok(())
+            }
+            Self::File { file, .. } => file.read_exact_at(into, at as u64).context("BTF ends too early"),
+        }
+    }
+
+    fn u32_at(&self, at: usize) -> Result<u32> {
+        let mut word = [0; 4];
+        if let Self::File { file, window } = self {
+            let at = at as u64;
+            let (start, bytes) = &mut *window.borrow_mut();
+            if at < *start || at + 4 > *start + bytes.len() as u64 {
+                bytes.resize(WINDOW_BYTES, 0);
+                let length = file.read_at(bytes, at).context("reading BTF")?;
+                bytes.truncate(length);
+                *start = at;
+            }
+            let within = usize::try_from(at - *start)?;
+            word.copy_from_slice(bytes.get(within..within + 4).context("BTF ends too early")?);
+        } else {
+            self.read(at, &mut word)?;
+        }
+        Ok(u32::from_ne_bytes(word))
+    }
+}
+
 /// The BTF of vmlinux, or of a module on top of it.
 pub struct Btf<'b> {
     base: Option<&'b Btf<'b>>,
-    data: Vec<u8>,
-    types: usize,
-    strings: std::ops::Range<usize>,
-    /// Offset in `data` of each type, from `first_id`.
+    source: Source,
+    strings: Vec<u8>,
+    /// Offset in `source` of each type, from `first_id`.
     offsets: Vec<u32>,
     first_id: u32,
     first_string: u32,
@@ -57,45 +102,60 @@ struct Type<'a> {
 }
 
 impl<'b> Btf<'b> {
-    /// Parses the raw BTF of a module on top of that of its base, or of vmlinux where there is none.
+    /// The raw BTF in a file: of a module on top of that of its base, or of vmlinux where there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not BTF of this machine's byte order, or ends too early.
+    pub fn open(path: &Path, base: Option<&'b Btf<'b>>) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+        let bytes = file.metadata().with_context(|| format!("reading {}", path.display()))?.len();
+        let source = Source::File { file, window: RefCell::default() };
+        Self::new(source, usize::try_from(bytes)?, base).with_context(|| format!("the BTF in {}", path.display()))
+    }
+
+    /// As [`Btf::open`], from bytes.
     ///
     /// # Errors
     /// When the bytes are not BTF of this machine's byte order, or end too early.
     pub fn parse(data: Vec<u8>, base: Option<&'b Btf<'b>>) -> Result<Self> {
-        ensure!(data.len() >= HEADER_BYTES, "BTF ends in its header");
-        let mut btf = Btf {
-            base,
-            types: 0,
-            strings: 0..0,
-            offsets: Vec::new(),
-            first_id: base.map_or(1, Btf::next_id),
-            first_string: base.map_or(0, Btf::next_string),
-            data,
-        };
-        let magic = u16::from_ne_bytes([btf.data[0], btf.data[1]]);
+        let bytes = data.len();
+        Self::new(Source::Memory(data), bytes, base)
+    }
+
+    fn new(source: Source, bytes: usize, base: Option<&'b Btf<'b>>) -> Result<Self> {
+        ensure!(bytes >= HEADER_BYTES, "BTF ends in its header");
+        let mut magic = [0; 2];
+        source.read(0, &mut magic)?;
+        let magic = u16::from_ne_bytes(magic);
         ensure!(magic == MAGIC, "not BTF of this machine's byte order (magic {magic:#x})");
-        let header = btf.u32_at(4)? as usize;
-        let section = |offset: u32, bytes: u32| -> Result<std::ops::Range<usize>> {
+        let header = source.u32_at(4)? as usize;
+        let section = |offset: u32, length: u32| -> Result<std::ops::Range<usize>> {
             let start = header.checked_add(offset as usize).context("BTF section offset overflows")?;
-            let end = start.checked_add(bytes as usize).context("BTF section size overflows")?;
-            ensure!(end <= btf.data.len(), "BTF section ends at {end} of {} bytes", btf.data.len());
+            let end = start.checked_add(length as usize).context("BTF section size overflows")?;
+            ensure!(end <= bytes, "BTF section ends at {end} of {bytes} bytes");
             Ok(start..end)
         };
-        let types = section(btf.u32_at(8)?, btf.u32_at(12)?)?;
-        let strings = section(btf.u32_at(16)?, btf.u32_at(20)?)?;
-        btf.types = types.start;
-        btf.strings = strings;
+        let types = section(source.u32_at(8)?, source.u32_at(12)?)?;
+        let range = section(source.u32_at(16)?, source.u32_at(20)?)?;
+        let mut strings = vec![0; range.len()];
+        source.read(range.start, &mut strings)?;
 
-        let mut offsets = Vec::new();
+        // 20 bytes a type is what they take in the kernel.
+        let mut offsets = Vec::with_capacity(types.len() / 20);
         let mut at = types.start;
         while at < types.end {
             offsets.push(u32::try_from(at)?);
-            at += 12 + data_bytes(btf.u32_at(at + 4)?)?;
+            at += 12 + data_bytes(source.u32_at(at + 4)?)?;
         }
         ensure!(at == types.end, "the last BTF type is cut off");
-        offsets.shrink_to_fit();
-        btf.offsets = offsets;
-        Ok(btf)
+        Ok(Btf {
+            base,
+            source,
+            strings,
+            offsets,
+            first_id: base.map_or(1, Btf::next_id),
+            first_string: base.map_or(0, Btf::next_string),
+        })
     }
 
     fn next_id(&self) -> u32 {
@@ -107,8 +167,7 @@ impl<'b> Btf<'b> {
     }
 
     fn u32_at(&self, at: usize) -> Result<u32> {
-        let bytes = self.data.get(at..at + 4).context("BTF ends too early")?;
-        Ok(u32::from_ne_bytes(bytes.try_into()?))
+        self.source.u32_at(at)
     }
 
     /// A string by offset, as bytes.
@@ -116,8 +175,7 @@ impl<'b> Btf<'b> {
         if offset < self.first_string {
             return self.base.map_or(&[], |base| base.string(offset));
         }
-        let start = self.strings.start + (offset - self.first_string) as usize;
-        let rest = self.data.get(start..self.strings.end).unwrap_or_default();
+        let rest = self.strings.get((offset - self.first_string) as usize..).unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
@@ -398,6 +456,29 @@ mod tests {
         w.words(&[name, 1 << 31 | kind::STRUCT << 24 | 1, 4, field, 1, 1 << 24 | 3]);
         let btf = Btf::parse(w.finish(), None).unwrap();
         assert!(btf.member_offset(2, "bit").unwrap_err().to_string().contains("bit field"));
+    }
+
+    #[test]
+    fn a_file_reads_like_its_bytes() {
+        let path = std::env::temp_dir().join(format!("gpreempt-btf-{}", std::process::id()));
+        let mut w = Writer::base();
+        w.int("int", 4);
+        // More than a window, so that types lie across its end.
+        for index in 0..1000 {
+            w.composite(kind::STRUCT, &format!("struct_{index}"), 4, &[("member", 1, 8 * index)]);
+        }
+        let bytes = w.finish();
+        assert!(bytes.len() > 4 * WINDOW_BYTES);
+        std::fs::write(&path, &bytes).unwrap();
+        let memory = Btf::parse(bytes, None).unwrap();
+        let file = Btf::open(&path, None).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for index in [0, 1, 500, 999] {
+            let name = format!("struct_{index}");
+            let id = file.structs(&[&name])[&name][0];
+            assert_eq!(memory.structs(&[&name])[&name], [id]);
+            assert_eq!(file.member_offset(id, "member").unwrap(), Some(index));
+        }
     }
 
     #[test]

@@ -15,7 +15,6 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     attach::{Attach, Attached, Fentry},
-    btf::Btf,
     driver,
     offsets::{self, Resolved},
     permission::{kprobe_source, lockdown, Capabilities},
@@ -102,7 +101,7 @@ pub struct ProgramCost {
     pub verified_insns: u32,
 }
 
-/// Programs attached to the running kernel; detached when dropped.
+/// Programs attached to the running kernel. Dropped, they are detached in the background, see [`Live::stop`].
 pub struct Live {
     startup: Startup,
     attached: Attached,
@@ -286,6 +285,12 @@ impl Live {
         }
     }
 
+    /// Detaches and waits until it is done, some four seconds. Dropping does the same without waiting: for some seconds the
+    /// programs are still there, and the module cannot be unloaded.
+    pub fn stop(self) {
+        self.attached.detach_and_wait();
+    }
+
     /// What the verifier spent on each program.
     #[must_use]
     pub fn costs(&self) -> Vec<ProgramCost> {
@@ -341,15 +346,12 @@ fn offsets_and_functions(options: &LiveOptions, symbols: &Symbols, fentry: bool)
     Ok(offered)
 }
 
-/// Offsets and functions by BTF. The bytes of both BTFs, some 8 MB, are gone when this returns.
+/// Offsets and functions by BTF.
 fn from_btf(symbols: &Symbols, fentry: bool) -> anyhow::Result<Offered> {
-    let vmlinux = Btf::parse(offsets::read_sys_btf(VMLINUX)?, None).context("the kernel's BTF cannot be read")?;
+    let vmlinux = offsets::open_sys_btf(VMLINUX, None)?;
     let module = match symbols.module.as_str() {
         VMLINUX => None,
-        name => {
-            let bytes = offsets::read_sys_btf(name)?;
-            Some(Btf::parse(bytes, Some(&vmlinux)).with_context(|| format!("the BTF of {name} cannot be read"))?)
-        }
+        name => Some(offsets::open_sys_btf(name, Some(&vmlinux))?),
     };
     let btf = module.as_ref().unwrap_or(&vmlinux);
     let mut functions = Fentry::default();

@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod btf;
+mod detach;
 pub mod driver;
 pub mod live;
 pub mod offsets;

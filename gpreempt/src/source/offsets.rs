@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The offset table for this kernel, resolved by name.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use gpreempt_common::offsets::{Field, Offsets, Wanted, FIELDS, UNKNOWN};
 
 use super::btf::Btf;
@@ -72,10 +72,9 @@ pub(super) fn table(values: impl Iterator<Item = Option<u32>>) -> Resolved {
     Resolved { offsets: Offsets::from_words(values.iter().map(|value| value.unwrap_or(UNKNOWN))), missing }
 }
 
-/// BTF bytes of vmlinux or a module of the running kernel.
-pub(super) fn read_sys_btf(name: &str) -> Result<Vec<u8>> {
-    let path = Path::new(SYS_BTF).join(name);
-    fs::read(&path).with_context(|| format!("reading {}", path.display()))
+/// BTF of vmlinux or of a module of the running kernel.
+pub(super) fn open_sys_btf<'b>(name: &str, base: Option<&'b Btf<'b>>) -> Result<Btf<'b>> {
+    Btf::open(&Path::new(SYS_BTF).join(name), base)
 }
 
 #[cfg(test)]

@@ -20,7 +20,9 @@ impl Capabilities {
         Self::parse(&status)
     }
 
-    fn parse(status: &str) -> Self {
+    /// From the text of /proc/PID/status.
+    #[must_use]
+    pub fn parse(status: &str) -> Self {
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         Self(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
     }

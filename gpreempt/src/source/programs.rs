@@ -139,7 +139,7 @@ fn possible_cpus() -> u32 {
 /// Ring buffers are a power of two of whole pages.
 pub(super) fn check_ring_bytes(bytes: u32) -> Result<()> {
     ensure!(
-        bytes.is_power_of_two() && bytes >= 4096 && bytes <= 1 << 30,
+        bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes),
         "a ring buffer of {bytes} bytes is not possible: take a power of two from 4096"
     );
     Ok(())

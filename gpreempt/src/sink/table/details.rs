@@ -56,7 +56,7 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
             if let Some(lifetime) = r.lifetime_ns {
                 d.say(format!("after {}", Nanos(lifetime)));
             }
-            if r.cause != Cause::DestroyQueue {
+            if !matches!(r.cause, Cause::DestroyQueue | Cause::Other) {
                 d.say(format!("by {}", cause(r.cause)));
             }
         }
@@ -89,8 +89,8 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
         Record::RunlistMapped(r) => {
             d.say(format!("{}:", cause(r.cause)));
             d.failed(r.status);
-            d.say(count(r.queues, "queue"));
-            d.say(format!("of {}", count(r.processes, "proc")));
+            let processes = if r.processes == 1 { "process" } else { "processes" };
+            d.say(format!("{}, {} {processes}", count(r.queues, "queue"), r.processes));
             if r.oversubscribed {
                 d.attention("oversubscribed");
             }
@@ -111,7 +111,7 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
                 d.say(format!("after {}", Nanos(evicted)));
             }
             if let Some(reason) = r.reason {
-                d.say(reason.name().replace('_', " "));
+                d.say(format!("({})", reason.name().replace('_', " ")));
             }
             if r.depth > 0 {
                 d.attention(format!("{} more in force", r.depth));

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Committed documents that are generated from the types are those of the types.
+
+use std::path::Path;
+
+fn committed(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn schema_and_page_are_current() {
+    let how = "is stale: `cargo run -p gpreempt -- gen docs`";
+    assert!(committed("schema/watch.schema.json") == gpreempt::sink::schema::schema(), "watch.schema.json {how}");
+    assert!(committed("json-records.md") == gpreempt::sink::schema::page(), "json-records.md {how}");
+}
