@@ -83,26 +83,60 @@ impl Workshop {
             needs.rocm |= wish.rocm;
         }
         let ready = setup::provide(project, &pins, &needs)?;
-        let object = ready.bpf.as_ref().map(|toolchain| ebpf::build(project, toolchain)).transpose()?;
-        let binaries = if needs.bpf { STATIC_PROGRAMS } else { &STATIC_PROGRAMS[..1] };
+        let object = ready
+            .bpf
+            .as_ref()
+            .map(|toolchain| ebpf::build(project, toolchain))
+            .transpose()?;
+        let binaries = if needs.bpf {
+            STATIC_PROGRAMS
+        } else {
+            &STATIC_PROGRAMS[..1]
+        };
         let programs = programs::build_static(project, binaries, object.as_deref())?;
-        let rocm_programs = needs.rocm.then(|| programs::build_dynamic(project, ROCM_PROGRAMS)).transpose()?;
+        let rocm_programs = needs
+            .rocm
+            .then(|| programs::build_dynamic(project, ROCM_PROGRAMS))
+            .transpose()?;
         let sim = match needs.sim {
-            true => Some(sim::build(project, &ready.tools, ready.kernel(&pins.sim_kernel()?.name)?)?.module),
+            true => Some(
+                sim::build(
+                    project,
+                    &ready.tools,
+                    ready.kernel(&pins.sim_kernel()?.name)?,
+                )?
+                .module,
+            ),
             false => None,
         };
-        Ok(Self { pins, ready, programs, rocm_programs, sim })
+        Ok(Self {
+            pins,
+            ready,
+            programs,
+            rocm_programs,
+            sim,
+        })
     }
 
     /// Puts a guest together.
     pub(crate) fn guest(&self, wish: &Wish) -> Result<Guest> {
-        let to_bin = |dir: &Path, name: &str| GuestFile { from: dir.join(name), to: format!("/bin/{name}") };
+        let to_bin = |dir: &Path, name: &str| GuestFile {
+            from: dir.join(name),
+            to: format!("/bin/{name}"),
+        };
         let mut files = Vec::new();
         if !wish.bare {
-            files.extend(STATIC_PROGRAMS[1..].iter().map(|name| to_bin(&self.programs, name)));
+            files.extend(
+                STATIC_PROGRAMS[1..]
+                    .iter()
+                    .map(|name| to_bin(&self.programs, name)),
+            );
         }
         if wish.rocm {
-            let dir = self.rocm_programs.as_ref().context("the ROCm programs were not built")?;
+            let dir = self
+                .rocm_programs
+                .as_ref()
+                .context("the ROCm programs were not built")?;
             files.extend(ROCM_PROGRAMS.iter().map(|name| to_bin(dir, name)));
         }
         files.extend(wish.files.iter().cloned());
@@ -117,7 +151,11 @@ impl Workshop {
             params: wish.params.clone(),
             init: self.programs.join("guest-init"),
             files,
-            rocm: if wish.rocm { self.ready.rocm.clone() } else { None },
+            rocm: if wish.rocm {
+                self.ready.rocm.clone()
+            } else {
+                None
+            },
             background: wish.background.clone(),
             hardware: wish.hardware.clone(),
             label: wish.label.clone(),

@@ -12,15 +12,31 @@ use crate::setup::BpfToolchain;
 const TARGET: &str = "bpfel-unknown-none";
 
 /// A cargo command for the programs' workspace.
-pub(crate) fn command(project: &Project, toolchain: &BpfToolchain, verb: &str) -> Result<std::process::Command> {
+pub(crate) fn command(
+    project: &Project,
+    toolchain: &BpfToolchain,
+    verb: &str,
+) -> Result<std::process::Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::iter::once(toolchain.linker_dir.clone()).chain(std::env::split_paths(&path));
     let mut command = cargo::command(project);
     command
         .current_dir(project.root.join("gpreempt-ebpf"))
-        .args([verb, "--release", "--quiet", "--locked", "--target", TARGET, "-Zbuild-std=core", "--target-dir"])
+        .args([
+            verb,
+            "--release",
+            "--quiet",
+            "--locked",
+            "--target",
+            TARGET,
+            "-Zbuild-std=core",
+            "--target-dir",
+        ])
         .arg(project.target.join("ebpf"))
-        .env("PATH", std::env::join_paths(dirs).context("a directory of PATH holds a colon")?)
+        .env(
+            "PATH",
+            std::env::join_paths(dirs).context("a directory of PATH holds a colon")?,
+        )
         // `-Zbuild-std` on a stable compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         .env_remove("RUSTFLAGS")
@@ -33,8 +49,18 @@ pub(crate) fn command(project: &Project, toolchain: &BpfToolchain, verb: &str) -
 
 /// Builds the object file that the program embeds.
 pub(crate) fn build(project: &Project, toolchain: &BpfToolchain) -> Result<PathBuf> {
-    cargo::run(&mut command(project, toolchain, "build")?, "build the eBPF programs")?;
+    cargo::run(
+        &mut command(project, toolchain, "build")?,
+        "build the eBPF programs",
+    )?;
     let object = project.target.join("gpreempt.bpf.o");
-    cargo::publish(&project.target.join("ebpf").join(TARGET).join("release/gpreempt"), &object)?;
+    cargo::publish(
+        &project
+            .target
+            .join("ebpf")
+            .join(TARGET)
+            .join("release/gpreempt"),
+        &object,
+    )?;
     Ok(object)
 }

@@ -48,13 +48,18 @@ pub(crate) struct SimModule {
 pub(crate) fn build(project: &Project, tools: &Tools, kernel: &Kernel) -> Result<SimModule> {
     let own = own_files(&project.root.join("tests/sim-gpu"))?;
     let release = kernel.release();
-    let parts = own.iter().flat_map(|(name, content)| [name.as_bytes(), content.as_slice()]);
+    let parts = own
+        .iter()
+        .flat_map(|(name, content)| [name.as_bytes(), content.as_slice()]);
     let key = digest::of_parts([release.as_bytes()].into_iter().chain(parts));
     let results = kernel.dir().join("sim");
     let result = results.join(&key[..16]);
     let module = result.join("amdgpu.ko");
     if module.is_file() {
-        return Ok(SimModule { module, objects: result.join(OBJECTS) });
+        return Ok(SimModule {
+            module,
+            objects: result.join(OBJECTS),
+        });
     }
 
     let _lock = project.lock()?;
@@ -71,32 +76,67 @@ pub(crate) fn build(project: &Project, tools: &Tools, kernel: &Kernel) -> Result
     let driver = lay_out(&source.join("drivers/gpu/drm/amd"), &build_dir, &own)?;
     make(tools, &headers, &driver)?;
 
-    let partial = tempfile::Builder::new().prefix(".sim-").tempdir_in(kernel.dir()).context("create a directory for the module")?;
+    let partial = tempfile::Builder::new()
+        .prefix(".sim-")
+        .tempdir_in(kernel.dir())
+        .context("create a directory for the module")?;
     // Without DWARF it is a twentieth of the size; BTF stays.
     let stripped = partial.path().join("amdgpu.ko");
-    let output = tools.command("strip")?.arg("-g").arg("-o").arg(&stripped).arg(driver.join("amdgpu.ko")).output().context("run strip")?;
-    anyhow::ensure!(output.status.success(), "strip: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let output = tools
+        .command("strip")?
+        .arg("-g")
+        .arg("-o")
+        .arg(&stripped)
+        .arg(driver.join("amdgpu.ko"))
+        .output()
+        .context("run strip")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "strip: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     fs::create_dir_all(&results).with_context(|| format!("create {}", results.display()))?;
-    keep_objects(&source.join("drivers/gpu/drm/amd/amdkfd"), &driver, &partial.path().join(OBJECTS))?;
+    keep_objects(
+        &source.join("drivers/gpu/drm/amd/amdkfd"),
+        &driver,
+        &partial.path().join(OBJECTS),
+    )?;
     let _ = fs::remove_dir_all(&result);
     let partial = partial.keep();
-    fs::rename(&partial, &result).with_context(|| format!("move {} to {}", partial.display(), result.display()))?;
+    fs::rename(&partial, &result)
+        .with_context(|| format!("move {} to {}", partial.display(), result.display()))?;
     drop_old(&results)?;
     step.done();
-    Ok(SimModule { module, objects: result.join(OBJECTS) })
+    Ok(SimModule {
+        module,
+        objects: result.join(OBJECTS),
+    })
 }
 
 /// The project's files of the module: names and contents, sorted.
 fn own_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = entry
+            .with_context(|| format!("read {}", dir.display()))?
+            .path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name == "Kbuild" || name.ends_with(".c") || name.ends_with(".h") {
-            files.push((name, fs::read(&path).with_context(|| format!("read {}", path.display()))?));
+            files.push((
+                name,
+                fs::read(&path).with_context(|| format!("read {}", path.display()))?,
+            ));
         }
     }
-    anyhow::ensure!(files.iter().any(|(name, _)| name == "Kbuild"), "{} holds no Kbuild", dir.display());
+    anyhow::ensure!(
+        files.iter().any(|(name, _)| name == "Kbuild"),
+        "{} holds no Kbuild",
+        dir.display()
+    );
     files.sort();
     Ok(files)
 }
@@ -107,11 +147,14 @@ fn lay_out(amd: &Path, build_dir: &Path, own: &[(String, Vec<u8>)]) -> Result<Pa
     fs::create_dir_all(build_dir).with_context(|| format!("create {}", build_dir.display()))?;
     // Headers are read from the source tree; only the driver's own directory is written to, and so is a copy.
     for entry in fs::read_dir(amd).with_context(|| format!("read {}", amd.display()))? {
-        let from = entry.with_context(|| format!("read {}", amd.display()))?.path();
+        let from = entry
+            .with_context(|| format!("read {}", amd.display()))?
+            .path();
         let link = build_dir.join(from.file_name().unwrap_or_default());
         if !from.ends_with("amdkfd") && fs::read_link(&link).ok().as_ref() != Some(&from) {
             let _ = fs::remove_file(&link);
-            std::os::unix::fs::symlink(&from, &link).with_context(|| format!("link {}", link.display()))?;
+            std::os::unix::fs::symlink(&from, &link)
+                .with_context(|| format!("link {}", link.display()))?;
         }
     }
     let driver = build_dir.join("amdkfd");
@@ -119,7 +162,11 @@ fn lay_out(amd: &Path, build_dir: &Path, own: &[(String, Vec<u8>)]) -> Result<Pa
     let mut expected: Vec<String> = own.iter().map(|(name, _)| name.clone()).collect();
     for entry in fs::read_dir(amd.join("amdkfd")).context("read the driver's source")? {
         let from = entry.context("read the driver's source")?.path();
-        let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = from
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         // A file of our own takes the place of one of that name.
         if from.is_file() && !own.iter().any(|(own, _)| *own == name) {
             publish(&from, &driver.join(&name))?;
@@ -136,8 +183,14 @@ fn lay_out(amd: &Path, build_dir: &Path, own: &[(String, Vec<u8>)]) -> Result<Pa
     }
     // The Kbuild takes every source file it finds: one that left the project must not stay.
     for entry in fs::read_dir(&driver).with_context(|| format!("read {}", driver.display()))? {
-        let path = entry.with_context(|| format!("read {}", driver.display()))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = entry
+            .with_context(|| format!("read {}", driver.display()))?
+            .path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let is_source = (name.ends_with(".c") && !name.ends_with(".mod.c")) || name.ends_with(".h");
         if is_source && !expected.contains(&name) {
             fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
@@ -153,15 +206,29 @@ fn make(tools: &Tools, headers: &Path, driver: &Path) -> Result<()> {
     let mut command = tools.command("make")?;
     tools.prepare(&mut command);
     // Flags of an outer make are not for this one.
-    command.env_remove("MAKEFLAGS").env_remove("MFLAGS").env_remove("MAKELEVEL");
-    command.arg("-C").arg(headers).arg(format!("M={}", driver.display())).arg(format!("-j{jobs}")).arg("modules");
+    command
+        .env_remove("MAKEFLAGS")
+        .env_remove("MFLAGS")
+        .env_remove("MAKELEVEL");
+    command
+        .arg("-C")
+        .arg(headers)
+        .arg(format!("M={}", driver.display()))
+        .arg(format!("-j{jobs}"))
+        .arg("modules");
     let output = command.stdin(Stdio::null()).output().context("run make")?;
     let words = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || !module.is_file() {
-        anyhow::bail!("the simulated GPU's module does not build:\n{}", words.trim());
+        anyhow::bail!(
+            "the simulated GPU's module does not build:\n{}",
+            words.trim()
+        );
     }
     // Warnings of the compiler are worth reading; a remark about the way of building is not.
-    words.lines().filter(|line| line.contains("warning:") || line.contains("error:")).for_each(|line| eprintln!("{line}"));
+    words
+        .lines()
+        .filter(|line| line.contains("warning:") || line.contains("error:"))
+        .for_each(|line| eprintln!("{line}"));
     Ok(())
 }
 
@@ -169,10 +236,17 @@ fn make(tools: &Tools, headers: &Path, driver: &Path) -> Result<()> {
 fn keep_objects(source: &Path, driver: &Path, into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| format!("create {}", into.display()))?;
     for entry in fs::read_dir(source).with_context(|| format!("read {}", source.display()))? {
-        let name = entry.with_context(|| format!("read {}", source.display()))?.file_name();
+        let name = entry
+            .with_context(|| format!("read {}", source.display()))?
+            .file_name();
         let object = driver.join(&name).with_extension("o");
-        if Path::new(&name).extension().is_some_and(|extension| extension == "c") && object.is_file() {
-            fs::copy(&object, into.join(&name).with_extension("o")).with_context(|| format!("copy {}", object.display()))?;
+        if Path::new(&name)
+            .extension()
+            .is_some_and(|extension| extension == "c")
+            && object.is_file()
+        {
+            fs::copy(&object, into.join(&name).with_extension("o"))
+                .with_context(|| format!("copy {}", object.display()))?;
         }
     }
     Ok(())
@@ -211,11 +285,25 @@ mod tests {
     fn the_driver_is_copied_and_its_headers_are_linked() {
         let (dir, amd) = tree();
         let build = dir.path().join("build");
-        let driver = lay_out(&amd, &build, &[("Kbuild".into(), b"k".to_vec()), ("sim_a.c".into(), b"a".to_vec())]).unwrap();
-        assert_eq!(fs::read_to_string(driver.join("kfd_queue.c")).unwrap(), "queue");
+        let driver = lay_out(
+            &amd,
+            &build,
+            &[
+                ("Kbuild".into(), b"k".to_vec()),
+                ("sim_a.c".into(), b"a".to_vec()),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            fs::read_to_string(driver.join("kfd_queue.c")).unwrap(),
+            "queue"
+        );
         assert_eq!(fs::read_to_string(driver.join(TAKEN)).unwrap(), "fence");
         assert_eq!(fs::read_to_string(driver.join("sim_a.c")).unwrap(), "a");
-        assert_eq!(fs::read_link(build.join("include")).unwrap(), amd.join("include"));
+        assert_eq!(
+            fs::read_link(build.join("include")).unwrap(),
+            amd.join("include")
+        );
         assert!(!driver.is_symlink());
     }
 
@@ -223,7 +311,11 @@ mod tests {
     fn what_did_not_change_keeps_its_time_and_what_left_is_removed() {
         let (dir, amd) = tree();
         let build = dir.path().join("build");
-        let first = [("Kbuild".to_owned(), b"k".to_vec()), ("sim_a.c".to_owned(), b"a".to_vec()), ("sim_b.c".to_owned(), b"b".to_vec())];
+        let first = [
+            ("Kbuild".to_owned(), b"k".to_vec()),
+            ("sim_a.c".to_owned(), b"a".to_vec()),
+            ("sim_b.c".to_owned(), b"b".to_vec()),
+        ];
         let driver = lay_out(&amd, &build, &first).unwrap();
         let time = |name: &str| fs::metadata(driver.join(name)).unwrap().modified().unwrap();
         let before = (time("kfd_queue.c"), time("sim_a.c"));

@@ -17,7 +17,10 @@ const VERSION: &str = "0.10.3";
 
 /// The directory that holds the program.
 pub(crate) fn provide(project: &Project, compiler: &Compiler) -> Result<PathBuf> {
-    let root = project.cache.join("bpf-linker").join(format!("{VERSION}-rustc-{}", compiler.version));
+    let root = project
+        .cache
+        .join("bpf-linker")
+        .join(format!("{VERSION}-rustc-{}", compiler.version));
     let bin = root.join("bin");
     if bin.join("bpf-linker").is_file() {
         return Ok(bin);
@@ -27,7 +30,14 @@ pub(crate) fn provide(project: &Project, compiler: &Compiler) -> Result<PathBuf>
     let step = Step::start(&format!("build bpf-linker {VERSION} (takes a few minutes)"));
     let build = root.join("build");
     let output = cargo::command(project)
-        .args(["install", "bpf-linker", "--locked", "--version", VERSION, "--root"])
+        .args([
+            "install",
+            "bpf-linker",
+            "--locked",
+            "--version",
+            VERSION,
+            "--root",
+        ])
         .arg(&root)
         .arg("--target-dir")
         .arg(&build)

@@ -56,7 +56,10 @@ pub(crate) struct BpfToolchain {
 impl Ready {
     /// A kernel that was asked for.
     pub(crate) fn kernel(&self, name: &str) -> Result<&Kernel> {
-        self.kernels.iter().find(|kernel| kernel.name() == name).ok_or_else(|| anyhow!("kernel {name} was not set up"))
+        self.kernels
+            .iter()
+            .find(|kernel| kernel.name() == name)
+            .ok_or_else(|| anyhow!("kernel {name} was not set up"))
     }
 }
 
@@ -66,7 +69,12 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
     let tools = Tools::provide(project)?;
     thread::scope(|scope| {
         // The linker's build waits for processors, the packages for the network: together they take half the time.
-        let linker = needs.bpf.then(|| scope.spawn(|| Compiler::ask(project).and_then(|compiler| Ok((bpf_linker::provide(project, &compiler)?, compiler)))));
+        let linker = needs.bpf.then(|| {
+            scope.spawn(|| {
+                Compiler::ask(project)
+                    .and_then(|compiler| Ok((bpf_linker::provide(project, &compiler)?, compiler)))
+            })
+        });
         let packages = || -> Result<_> {
             let mut kernels = Vec::new();
             for name in &needs.kernels {
@@ -77,19 +85,34 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
                 kernel.headers(project)?;
                 kernel.source(project, crate::build::sim::SOURCE_DIRS)?;
             }
-            let rocm = needs.rocm.then(|| rocm::provide(project, &pins.rocm)).transpose()?;
+            let rocm = needs
+                .rocm
+                .then(|| rocm::provide(project, &pins.rocm))
+                .transpose()?;
             Ok((kernels, rocm))
         };
         let packages = packages();
-        let linker = linker.map(|thread| thread.join().map_err(|_| anyhow!("the thread that builds bpf-linker panicked")));
+        let linker = linker.map(|thread| {
+            thread
+                .join()
+                .map_err(|_| anyhow!("the thread that builds bpf-linker panicked"))
+        });
         let (kernels, rocm) = packages?;
         let bpf = match linker {
             Some(result) => {
                 let (linker_dir, compiler) = result??;
-                Some(BpfToolchain { linker_dir, compiler: compiler.with_source(project, &pins.rust_src)? })
+                Some(BpfToolchain {
+                    linker_dir,
+                    compiler: compiler.with_source(project, &pins.rust_src)?,
+                })
             }
             None => None,
         };
-        Ok(Ready { tools, kernels, bpf, rocm })
+        Ok(Ready {
+            tools,
+            kernels,
+            bpf,
+            rocm,
+        })
     })
 }

@@ -14,7 +14,11 @@ use crate::ui;
 
 /// The root of the unpacked runtime.
 pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
-    let key = digest::of_parts(pins.packages.iter().flat_map(|pin| [pin.name.as_bytes(), pin.sha256.as_bytes()]));
+    let key = digest::of_parts(
+        pins.packages
+            .iter()
+            .flat_map(|pin| [pin.name.as_bytes(), pin.sha256.as_bytes()]),
+    );
     let root = project.cache.join("rocm").join(&key[..16]);
     if root.is_dir() {
         return Ok(root);
@@ -23,7 +27,11 @@ pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
     let finder = Finder::new(project, &pins.suites);
     let mut archives = Vec::new();
     for pin in &pins.packages {
-        let pinned = Wanted { name: pin.name.clone(), version: pin.version.clone(), sha256: Some(pin.sha256.clone()) };
+        let pinned = Wanted {
+            name: pin.name.clone(),
+            version: pin.version.clone(),
+            sha256: Some(pin.sha256.clone()),
+        };
         match finder.archive(&pinned)? {
             Some(archive) => archives.push(archive),
             None => archives.push(replacement(&finder, &pin.name, &pin.version)?),
@@ -34,8 +42,21 @@ pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
 }
 
 fn replacement(finder: &Finder<'_>, name: &str, gone: &str) -> Result<packages::Archive> {
-    let version = finder.versions(name)?.pop().ok_or_else(|| unavailable(format!("no package {name} for the ROCm runtime is to be had")))?;
+    let version = finder.versions(name)?.pop().ok_or_else(|| {
+        unavailable(format!(
+            "no package {name} for the ROCm runtime is to be had"
+        ))
+    })?;
     ui::warn(&format!("{name} {gone} of tests/kernels.toml is gone: {version} takes its place, with the digest of the signed package index"));
-    let wanted = Wanted { name: name.to_owned(), version, sha256: None };
-    finder.archive(&wanted)?.with_context(|| format!("{name} {} is in the index and not to be had", wanted.version))
+    let wanted = Wanted {
+        name: name.to_owned(),
+        version,
+        sha256: None,
+    };
+    finder.archive(&wanted)?.with_context(|| {
+        format!(
+            "{name} {} is in the index and not to be had",
+            wanted.version
+        )
+    })
 }

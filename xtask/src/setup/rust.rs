@@ -47,13 +47,28 @@ impl Compiler {
     pub(crate) fn ask(project: &Project) -> Result<Self> {
         let ask = |arguments: &[&str]| -> Result<String> {
             let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-            let output = Command::new(&rustc).args(arguments).current_dir(&project.root).output().context("run rustc")?;
-            anyhow::ensure!(output.status.success(), "rustc {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            let output = Command::new(&rustc)
+                .args(arguments)
+                .current_dir(&project.root)
+                .output()
+                .context("run rustc")?;
+            anyhow::ensure!(
+                output.status.success(),
+                "rustc {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         };
         let text = ask(&["-vV"])?;
-        let version = text.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc does not tell its version")?;
-        Ok(Self { version: version.to_owned(), sysroot: PathBuf::from(ask(&["--print", "sysroot"])?) })
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("release: "))
+            .context("rustc does not tell its version")?;
+        Ok(Self {
+            version: version.to_owned(),
+            sysroot: PathBuf::from(ask(&["--print", "sysroot"])?),
+        })
     }
 
     /// Makes the standard library's source available.
@@ -61,12 +76,22 @@ impl Compiler {
         if self.sysroot.join(LIBRARY).is_dir() {
             return Ok(WithSource { rustc: None });
         }
-        let own = project.cache.join("rust").join(format!("sysroot-{}", self.version));
+        let own = project
+            .cache
+            .join("rust")
+            .join(format!("sysroot-{}", self.version));
         let wrapper = own.join("rustc");
-        if own.join(LIBRARY).is_dir() && fs::read_to_string(&wrapper).is_ok_and(|text| text == self.wrapper_text(&own)) {
-            return Ok(WithSource { rustc: Some(wrapper) });
+        if own.join(LIBRARY).is_dir()
+            && fs::read_to_string(&wrapper).is_ok_and(|text| text == self.wrapper_text(&own))
+        {
+            return Ok(WithSource {
+                rustc: Some(wrapper),
+            });
         }
-        let packaged = project.cache.join("rust").join(format!("source-{}", self.version));
+        let packaged = project
+            .cache
+            .join("rust")
+            .join(format!("source-{}", self.version));
         if !packaged.is_dir() {
             if project.packages.is_none() && self.rustup_adds_it() {
                 return Ok(WithSource { rustc: None });
@@ -74,7 +99,9 @@ impl Compiler {
             self.unpack_package(project, pins, &packaged)?;
         }
         self.build_sysroot(&packaged, &own)?;
-        Ok(WithSource { rustc: Some(wrapper) })
+        Ok(WithSource {
+            rustc: Some(wrapper),
+        })
     }
 
     /// Lets rustup add the component, if there is a rustup and it can.
@@ -104,19 +131,33 @@ impl Compiler {
     }
 
     fn unpack_package(&self, project: &Project, pins: &RustSrcPins, into: &Path) -> Result<()> {
-        ui::note(&format!("rustup cannot add rust-src for {}: the distribution's package takes its place", self.version));
+        ui::note(&format!(
+            "rustup cannot add rust-src for {}: the distribution's package takes its place",
+            self.version
+        ));
         let finder = Finder::new(project, &pins.suites);
         let mut wanted = None;
         if let Some(pin) = pins.pinned.iter().find(|pin| pin.rustc == self.version) {
-            let pinned = Wanted { name: "rust-src".to_owned(), version: pin.version.clone(), sha256: Some(pin.sha256.clone()) };
+            let pinned = Wanted {
+                name: "rust-src".to_owned(),
+                version: pin.version.clone(),
+                sha256: Some(pin.sha256.clone()),
+            };
             match finder.archive(&pinned)? {
                 Some(archive) => return packages::unpack(&[archive], into),
-                None => ui::warn(&format!("rust-src {} of tests/kernels.toml is gone from the mirror", pin.version)),
+                None => ui::warn(&format!(
+                    "rust-src {} of tests/kernels.toml is gone from the mirror",
+                    pin.version
+                )),
             }
         }
         for version in finder.versions("rust-src")? {
             if is_source_of(&version, &self.version) {
-                wanted = Some(Wanted { name: "rust-src".to_owned(), version, sha256: None });
+                wanted = Some(Wanted {
+                    name: "rust-src".to_owned(),
+                    version,
+                    sha256: None,
+                });
             }
         }
         let missing = || {
@@ -126,7 +167,9 @@ impl Compiler {
                 self.version
             ))
         };
-        let archive = finder.archive(&wanted.ok_or_else(missing)?)?.ok_or_else(missing)?;
+        let archive = finder
+            .archive(&wanted.ok_or_else(missing)?)?
+            .ok_or_else(missing)?;
         packages::unpack(&[archive], into)
     }
 
@@ -134,20 +177,32 @@ impl Compiler {
     fn build_sysroot(&self, packaged: &Path, own: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(own);
         let rustlib = own.join("lib/rustlib");
-        fs::create_dir_all(rustlib.join("src")).with_context(|| format!("create {}", rustlib.display()))?;
+        fs::create_dir_all(rustlib.join("src"))
+            .with_context(|| format!("create {}", rustlib.display()))?;
         link_all(&self.sysroot.join("lib"), &own.join("lib"))?;
         link_all(&self.sysroot.join("lib/rustlib"), &rustlib)?;
         let source = packaged.join("usr/lib/rustlib/src/rust");
-        let source = fs::canonicalize(&source).with_context(|| format!("the rust-src package holds no {}", source.display()))?;
+        let source = fs::canonicalize(&source)
+            .with_context(|| format!("the rust-src package holds no {}", source.display()))?;
         symlink(&source, rustlib.join("src/rust")).context("link the standard library's source")?;
-        anyhow::ensure!(own.join(LIBRARY).is_dir(), "the rust-src package holds no library below {}", source.display());
+        anyhow::ensure!(
+            own.join(LIBRARY).is_dir(),
+            "the rust-src package holds no library below {}",
+            source.display()
+        );
         let wrapper = own.join("rustc");
-        fs::write(&wrapper, self.wrapper_text(own)).with_context(|| format!("write {}", wrapper.display()))?;
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).context("make the compiler's wrapper executable")
+        fs::write(&wrapper, self.wrapper_text(own))
+            .with_context(|| format!("write {}", wrapper.display()))?;
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))
+            .context("make the compiler's wrapper executable")
     }
 
     fn wrapper_text(&self, own: &Path) -> String {
-        format!("#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n", self.sysroot.join("bin/rustc").display(), own.display())
+        format!(
+            "#!/bin/sh\nexec '{}' --sysroot '{}' \"$@\"\n",
+            self.sysroot.join("bin/rustc").display(),
+            own.display()
+        )
     }
 }
 
@@ -184,13 +239,29 @@ mod tests {
     #[test]
     fn our_sysroot_has_the_compilers_files_and_the_source() {
         let dir = tempfile::tempdir().unwrap();
-        let (sysroot, packaged, own) = (dir.path().join("real"), dir.path().join("package"), dir.path().join("own"));
-        for made in ["real/lib/rustlib/x86_64/lib", "real/lib/rustlib/src", "package/usr/src/rustc/library/core", "package/usr/lib/rustlib/src"] {
+        let (sysroot, packaged, own) = (
+            dir.path().join("real"),
+            dir.path().join("package"),
+            dir.path().join("own"),
+        );
+        for made in [
+            "real/lib/rustlib/x86_64/lib",
+            "real/lib/rustlib/src",
+            "package/usr/src/rustc/library/core",
+            "package/usr/lib/rustlib/src",
+        ] {
             fs::create_dir_all(dir.path().join(made)).unwrap();
         }
         fs::write(sysroot.join("lib/libdriver.so"), "x").unwrap();
-        symlink("../../../src/rustc", packaged.join("usr/lib/rustlib/src/rust")).unwrap();
-        let compiler = Compiler { version: "1.0.0".to_owned(), sysroot };
+        symlink(
+            "../../../src/rustc",
+            packaged.join("usr/lib/rustlib/src/rust"),
+        )
+        .unwrap();
+        let compiler = Compiler {
+            version: "1.0.0".to_owned(),
+            sysroot,
+        };
         compiler.build_sysroot(&packaged, &own).unwrap();
         assert!(own.join("lib/libdriver.so").is_file());
         assert!(own.join("lib/rustlib/x86_64/lib").is_dir());

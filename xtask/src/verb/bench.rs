@@ -12,7 +12,18 @@ use crate::project::Project;
 
 /// Runs the verb.
 pub(crate) fn run(project: &Project, args: BenchArgs) -> Result<ExitCode> {
-    let wish = Wish { label: "bench".to_owned(), ..wish_of(&args.guest)? };
-    let deadline = args.guest.deadline.map_or(DEADLINE, std::time::Duration::from_secs);
-    execute(project, &wish, vec!["vm-bench".to_owned(), args.what], deadline)
+    let wish = Wish {
+        label: "bench".to_owned(),
+        ..wish_of(&args.guest)?
+    };
+    let deadline = args
+        .guest
+        .deadline
+        .map_or(DEADLINE, std::time::Duration::from_secs);
+    execute(
+        project,
+        &wish,
+        vec!["vm-bench".to_owned(), args.what],
+        deadline,
+    )
 }

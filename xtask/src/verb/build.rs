@@ -21,7 +21,18 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
 pub(crate) fn program(project: &Project) -> Result<PathBuf> {
     let object = ebpf_object(project)?;
     let mut command = cargo::command(project);
-    command.args(["build", "--release", "--locked", "--package", "gpreempt", "--bin", "gpreempt", "--target-dir"]).arg(&project.target);
+    command
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "gpreempt",
+            "--bin",
+            "gpreempt",
+            "--target-dir",
+        ])
+        .arg(&project.target);
     cargo::run(command.env("GPREEMPT_EBPF_OBJ", object), "build gpreempt")?;
     Ok(project.target.join("release/gpreempt"))
 }
@@ -29,7 +40,16 @@ pub(crate) fn program(project: &Project) -> Result<PathBuf> {
 /// Sets up what eBPF programs need, builds them and returns their file.
 pub(crate) fn ebpf_object(project: &Project) -> Result<PathBuf> {
     let pins = Pins::read(project)?;
-    let ready = setup::provide(project, &pins, &Needs { bpf: true, ..Needs::default() })?;
-    let toolchain = ready.bpf.ok_or_else(|| anyhow::anyhow!("no toolchain for eBPF programs was set up"))?;
+    let ready = setup::provide(
+        project,
+        &pins,
+        &Needs {
+            bpf: true,
+            ..Needs::default()
+        },
+    )?;
+    let toolchain = ready
+        .bpf
+        .ok_or_else(|| anyhow::anyhow!("no toolchain for eBPF programs was set up"))?;
     ebpf::build(project, &toolchain)
 }

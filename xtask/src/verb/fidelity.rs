@@ -39,17 +39,38 @@ pub(crate) struct Comparison {
 /// Runs the verb.
 pub(crate) fn run(project: &Project) -> Result<ExitCode> {
     let found = compare(project)?;
-    println!("functions of amdkfd: {}, of them other than in the distribution's module: {}", found.functions, found.other_functions.len());
-    found.other_functions.iter().for_each(|line| println!("  {line}"));
-    println!("structs in both: {}, of them of another size: {}", found.structs, found.other_structs.len());
-    found.other_structs.iter().for_each(|line| println!("  {line}"));
-    Ok(if found.is_faithful() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    println!(
+        "functions of amdkfd: {}, of them other than in the distribution's module: {}",
+        found.functions,
+        found.other_functions.len()
+    );
+    found
+        .other_functions
+        .iter()
+        .for_each(|line| println!("  {line}"));
+    println!(
+        "structs in both: {}, of them of another size: {}",
+        found.structs,
+        found.other_structs.len()
+    );
+    found
+        .other_structs
+        .iter()
+        .for_each(|line| println!("  {line}"));
+    Ok(if found.is_faithful() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 impl Comparison {
     /// Nothing differs, and there was something to compare.
     pub(crate) fn is_faithful(&self) -> bool {
-        self.functions > 0 && self.structs > 0 && self.other_functions.is_empty() && self.other_structs.is_empty()
+        self.functions > 0
+            && self.structs > 0
+            && self.other_functions.is_empty()
+            && self.other_structs.is_empty()
     }
 }
 
@@ -57,7 +78,15 @@ impl Comparison {
 pub(crate) fn compare(project: &Project) -> Result<Comparison> {
     let pins = Pins::read(project)?;
     let name = pins.sim_kernel()?.name.clone();
-    let ready = setup::provide(project, &pins, &Needs { kernels: vec![name.clone()], sim: true, ..Needs::default() })?;
+    let ready = setup::provide(
+        project,
+        &pins,
+        &Needs {
+            kernels: vec![name.clone()],
+            sim: true,
+            ..Needs::default()
+        },
+    )?;
     let kernel = ready.kernel(&name)?;
     let sim = sim::build(project, &ready.tools, kernel)?;
     let stock = Modules::list(&kernel.modules_dir()?, &ready.tools)?.read("amdgpu")?;
@@ -72,7 +101,10 @@ pub(crate) fn compare(project: &Project) -> Result<Comparison> {
     Ok(Comparison {
         functions: ours.values().sum(),
         other_functions: differing_functions(&ours, &theirs),
-        structs: our_structs.keys().filter(|name| their_structs.contains_key(*name)).count(),
+        structs: our_structs
+            .keys()
+            .filter(|name| their_structs.contains_key(*name))
+            .count(),
         other_structs: differing_structs(&our_structs, &their_structs),
     })
 }
@@ -80,7 +112,9 @@ pub(crate) fn compare(project: &Project) -> Result<Comparison> {
 fn functions_of_objects(dir: &Path) -> Result<Functions> {
     let mut all = Functions::new();
     for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let path = entry.with_context(|| format!("read {}", dir.display()))?.path();
+        let path = entry
+            .with_context(|| format!("read {}", dir.display()))?
+            .path();
         let content = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         for (function, count) in functions(&content).with_context(|| path.display().to_string())? {
             *all.entry(function).or_default() += count;
@@ -92,39 +126,70 @@ fn functions_of_objects(dir: &Path) -> Result<Functions> {
 fn functions(content: &[u8]) -> Result<Functions> {
     let file = object::File::parse(content).context("not an object file")?;
     let mut functions = Functions::new();
-    for symbol in file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition()) {
+    for symbol in file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_definition())
+    {
         let name = symbol.name().context("a symbol's name")?;
         // `__cfi_` and `__pfx_` symbols are padding before a function.
         if !name.is_empty() && !name.starts_with("__pfx_") && !name.starts_with("__cfi_") {
-            *functions.entry((name.to_owned(), symbol.size())).or_default() += 1;
+            *functions
+                .entry((name.to_owned(), symbol.size()))
+                .or_default() += 1;
         }
     }
     Ok(functions)
 }
 
 fn differing_functions(ours: &Functions, theirs: &Functions) -> Vec<String> {
-    let missing = ours.iter().filter(|(function, count)| theirs.get(*function).copied().unwrap_or(0) < **count);
+    let missing = ours
+        .iter()
+        .filter(|(function, count)| theirs.get(*function).copied().unwrap_or(0) < **count);
     missing
         .map(|((name, size), _)| {
-            let others: Vec<String> = theirs.keys().filter(|(other, _)| other == name).map(|(_, size)| size.to_string()).collect();
+            let others: Vec<String> = theirs
+                .keys()
+                .filter(|(other, _)| other == name)
+                .map(|(_, size)| size.to_string())
+                .collect();
             match others.is_empty() {
                 true => format!("{name}: the distribution's has no such function"),
-                false => format!("{name}: {size} bytes of code, {} in the distribution's", others.join(" or ")),
+                false => format!(
+                    "{name}: {size} bytes of code, {} in the distribution's",
+                    others.join(" or ")
+                ),
             }
         })
         .collect()
 }
 
 fn differing_structs(ours: &Structs, theirs: &Structs) -> Vec<String> {
-    let pairs = ours.iter().filter_map(|(name, size)| Some((name, size, theirs.get(name)?)));
-    pairs.filter(|(_, ours, theirs)| ours != theirs).map(|(name, ours, theirs)| format!("{name}: {ours} bytes, {theirs} in the distribution's")).collect()
+    let pairs = ours
+        .iter()
+        .filter_map(|(name, size)| Some((name, size, theirs.get(name)?)));
+    pairs
+        .filter(|(_, ours, theirs)| ours != theirs)
+        .map(|(name, ours, theirs)| format!("{name}: {ours} bytes, {theirs} in the distribution's"))
+        .collect()
 }
 
 /// The structs in a module's BTF, which builds on the kernel's, which comes with the headers.
 fn structs(project: &Project, tools: &Tools, kernel: &Kernel, module: &Path) -> Result<Structs> {
     let base = kernel.headers(project)?.join("vmlinux");
-    let output = tools.command("pahole")?.arg("--btf_base").arg(&base).args(["-F", "btf", "--sizes"]).arg(module).output().context("run pahole")?;
-    anyhow::ensure!(output.status.success(), "pahole --sizes {}: {}", module.display(), String::from_utf8_lossy(&output.stderr).trim());
+    let output = tools
+        .command("pahole")?
+        .arg("--btf_base")
+        .arg(&base)
+        .args(["-F", "btf", "--sizes"])
+        .arg(module)
+        .output()
+        .context("run pahole")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "pahole --sizes {}: {}",
+        module.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(parse_sizes(&String::from_utf8_lossy(&output.stdout)))
 }
 
@@ -143,13 +208,27 @@ mod tests {
 
     #[test]
     fn a_function_of_another_size_or_count_differs() {
-        let functions = |list: &[(&str, u64, usize)]| list.iter().map(|(name, size, count)| (((*name).to_owned(), *size), *count)).collect::<Functions>();
+        let functions = |list: &[(&str, u64, usize)]| {
+            list.iter()
+                .map(|(name, size, count)| (((*name).to_owned(), *size), *count))
+                .collect::<Functions>()
+        };
         let theirs = functions(&[("load_mqd", 10, 2), ("update", 7, 1), ("more", 1, 1)]);
-        assert!(differing_functions(&functions(&[("load_mqd", 10, 2), ("update", 7, 1)]), &theirs).is_empty());
-        assert_eq!(differing_functions(&functions(&[("load_mqd", 10, 3)]), &theirs).len(), 1);
+        assert!(differing_functions(
+            &functions(&[("load_mqd", 10, 2), ("update", 7, 1)]),
+            &theirs
+        )
+        .is_empty());
+        assert_eq!(
+            differing_functions(&functions(&[("load_mqd", 10, 3)]), &theirs).len(),
+            1
+        );
         assert_eq!(
             differing_functions(&functions(&[("update", 8, 1), ("gone", 1, 1)]), &theirs),
-            ["gone: the distribution's has no such function", "update: 8 bytes of code, 7 in the distribution's"]
+            [
+                "gone: the distribution's has no such function",
+                "update: 8 bytes of code, 7 in the distribution's"
+            ]
         );
     }
 
@@ -157,12 +236,20 @@ mod tests {
     fn struct_sizes_are_compared_where_both_have_them() {
         let ours = parse_sizes("kfd_node\t100\t1\nqueue\t8\t0\nsim_bo\t4\t0\n");
         let theirs = parse_sizes("kfd_node\t100\t1\nqueue\t16\t0\n");
-        assert_eq!(differing_structs(&ours, &theirs), ["queue: 8 bytes, 16 in the distribution's"]);
+        assert_eq!(
+            differing_structs(&ours, &theirs),
+            ["queue: 8 bytes, 16 in the distribution's"]
+        );
     }
 
     #[test]
     fn comparing_nothing_is_not_being_faithful() {
-        let nothing = Comparison { functions: 0, other_functions: vec![], structs: 5, other_structs: vec![] };
+        let nothing = Comparison {
+            functions: 0,
+            other_functions: vec![],
+            structs: 5,
+            other_structs: vec![],
+        };
         assert!(!nothing.is_faithful());
     }
 }

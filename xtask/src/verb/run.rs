@@ -17,22 +17,34 @@ use crate::ui;
 
 /// Runs the verb.
 pub(crate) fn run(project: &Project, args: RunArgs) -> Result<ExitCode> {
-    let native = if args.native || args.vm { args.native } else { has_driver(Path::new("/sys")) };
+    let native = if args.native || args.vm {
+        args.native
+    } else {
+        has_driver(Path::new("/sys"))
+    };
     if native {
         let program = super::build::program(project)?;
-        return Err(Command::new(&program).args(&args.arguments).exec()).with_context(|| format!("run {}", program.display()));
+        return Err(Command::new(&program).args(&args.arguments).exec())
+            .with_context(|| format!("run {}", program.display()));
     }
     if !args.vm {
         ui::note("no amdkfd with kprobes on this machine: running in a guest with a simulated GPU");
     }
-    let wish = Wish { background: demo(), ..Wish::sim("run") };
-    let argv = std::iter::once("gpreempt".to_owned()).chain(args.arguments).collect();
+    let wish = Wish {
+        background: demo(),
+        ..Wish::sim("run")
+    };
+    let argv = std::iter::once("gpreempt".to_owned())
+        .chain(args.arguments)
+        .collect();
     execute(project, &wish, argv, LONG_DEADLINE)
 }
 
 /// Whether the driver is loaded and the kernel can probe it.
 fn has_driver(sys: &Path) -> bool {
-    let driver = ["amdgpu", "amdkfd"].iter().any(|name| sys.join("module").join(name).is_dir());
+    let driver = ["amdgpu", "amdkfd"]
+        .iter()
+        .any(|name| sys.join("module").join(name).is_dir());
     driver && sys.join("bus/event_source/devices/kprobe").exists()
 }
 
@@ -41,7 +53,11 @@ fn demo() -> Vec<Background> {
     ["model", "churn"]
         .map(|profile| Background {
             name: format!("kfd-load-{profile}"),
-            argv: vec!["/bin/kfd-load".to_owned(), "--profile".to_owned(), profile.to_owned()],
+            argv: vec![
+                "/bin/kfd-load".to_owned(),
+                "--profile".to_owned(),
+                profile.to_owned(),
+            ],
         })
         .into()
 }

@@ -14,7 +14,19 @@ use crate::ui;
 pub(crate) fn run(project: &Project) -> Result<ExitCode> {
     let pins = Pins::read(project)?;
     let kernels = pins.kernel.iter().map(|spec| spec.name.clone()).collect();
-    setup::provide(project, &pins, &Needs { kernels, sim: true, bpf: true, rocm: true })?;
-    ui::note(&format!("everything is set up in {}", project.cache.display()));
+    setup::provide(
+        project,
+        &pins,
+        &Needs {
+            kernels,
+            sim: true,
+            bpf: true,
+            rocm: true,
+        },
+    )?;
+    ui::note(&format!(
+        "everything is set up in {}",
+        project.cache.display()
+    ));
     Ok(ExitCode::SUCCESS)
 }

@@ -25,12 +25,21 @@ pub(crate) fn run(project: &Project, args: VmArgs) -> Result<ExitCode> {
     let shell = args.command.is_empty();
     let default = if shell { LONG_DEADLINE } else { DEADLINE };
     let deadline = args.guest.deadline.map_or(default, Duration::from_secs);
-    let argv = if shell { vec!["/bin/sh".to_owned(), "-l".to_owned()] } else { args.command };
+    let argv = if shell {
+        vec!["/bin/sh".to_owned(), "-l".to_owned()]
+    } else {
+        args.command
+    };
     execute(project, &wish_of(&args.guest)?, argv, deadline)
 }
 
 /// Boots the guest, runs the command with our streams, and passes on how it ended.
-pub(crate) fn execute(project: &Project, wish: &Wish, argv: Vec<String>, deadline: Duration) -> Result<ExitCode> {
+pub(crate) fn execute(
+    project: &Project,
+    wish: &Wish,
+    argv: Vec<String>,
+    deadline: Duration,
+) -> Result<ExitCode> {
     let workshop = Workshop::open(project, std::slice::from_ref(wish))?;
     let mut machine = Machine::boot(project, workshop.tools(), &workshop.guest(wish)?, deadline)?;
     for problem in &machine.ready().problems {
@@ -39,7 +48,11 @@ pub(crate) fn execute(project: &Project, wish: &Wish, argv: Vec<String>, deadlin
     let ending = Session::interactive(argv).run(&mut machine)?;
     let log = machine.log().to_path_buf();
     for finding in machine.shut_down() {
-        ui::warn(&format!("the guest's kernel complained: {} (console log: {})", finding.line, log.display()));
+        ui::warn(&format!(
+            "the guest's kernel complained: {} (console log: {})",
+            finding.line,
+            log.display()
+        ));
     }
     Ok(ExitCode::from(ending.exit_code()))
 }
@@ -53,8 +66,16 @@ pub(crate) fn wish_of(args: &GuestArgs) -> Result<Wish> {
         driver: args.driver,
         params,
         rocm: args.rocm,
-        hardware: Hardware { memory_mb: args.memory, cpus: args.smp, icount: args.icount },
-        files: args.add.iter().map(|add| added(add)).collect::<Result<_>>()?,
+        hardware: Hardware {
+            memory_mb: args.memory,
+            cpus: args.smp,
+            icount: args.icount,
+        },
+        files: args
+            .add
+            .iter()
+            .map(|add| added(add))
+            .collect::<Result<_>>()?,
         bare: args.bare,
         module: args.module.clone(),
         ..Wish::sim("vm")
@@ -78,8 +99,15 @@ fn added(add: &str) -> Result<GuestFile> {
         _ => (add, None),
     };
     let from = PathBuf::from(from);
-    let name = from.file_name().with_context(|| format!("--add {add} names no file"))?.to_string_lossy().into_owned();
-    Ok(GuestFile { from, to: to.unwrap_or_else(|| format!("/bin/{name}")) })
+    let name = from
+        .file_name()
+        .with_context(|| format!("--add {add} names no file"))?
+        .to_string_lossy()
+        .into_owned();
+    Ok(GuestFile {
+        from,
+        to: to.unwrap_or_else(|| format!("/bin/{name}")),
+    })
 }
 
 #[cfg(test)]
@@ -89,14 +117,23 @@ mod tests {
     #[test]
     fn added_files_go_to_bin_unless_told_otherwise() {
         assert_eq!(added("/a/prog").unwrap().to, "/bin/prog");
-        assert_eq!(added("/a/prog:/etc/x").unwrap(), GuestFile { from: "/a/prog".into(), to: "/etc/x".into() });
+        assert_eq!(
+            added("/a/prog:/etc/x").unwrap(),
+            GuestFile {
+                from: "/a/prog".into(),
+                to: "/etc/x".into()
+            }
+        );
         assert_eq!(added("/a/odd:name").unwrap().to, "/bin/odd:name");
         assert!(added("/").is_err());
     }
 
     #[test]
     fn only_the_simulated_gpu_has_a_shape() {
-        assert_eq!(shape_params(Driver::Sim, Some(2), Some(4)), ["sim_gpus=2", "sim_xccs=4"]);
+        assert_eq!(
+            shape_params(Driver::Sim, Some(2), Some(4)),
+            ["sim_gpus=2", "sim_xccs=4"]
+        );
         assert!(shape_params(Driver::Sim, None, None).is_empty());
         assert!(shape_params(Driver::Stock, Some(0), Some(0)).is_empty());
     }

@@ -93,7 +93,14 @@ impl Machine {
             }
         };
         match first_frame(&channel, boot_deadline) {
-            Ok(ready) => Ok(Self { qemu, channel, log, deadline: started + deadline, ready, _dir: dir }),
+            Ok(ready) => Ok(Self {
+                qemu,
+                channel,
+                log,
+                deadline: started + deadline,
+                ready,
+                _dir: dir,
+            }),
             Err(error) => {
                 end(&mut qemu);
                 Err(lost(format!("{error:#}"), &log).into())

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use guest::frame::{Exec, Exit, ToGuest, ToHost, STDIN_WINDOW};
 use nix::sys::signal::Signal;
 
@@ -313,41 +313,6 @@ impl Credit {
             .wait_while(left, |left| *left < bytes)
             .unwrap_or_else(PoisonError::into_inner);
         *left -= bytes;
-    }
-}
-
-/// Runs a command without input and returns its standard output; its error output goes to ours.
-pub(crate) fn output_of(machine: &mut Machine, argv: &[&str]) -> Result<(Ending, String)> {
-    let collected = Collected::default();
-    let argv = argv.iter().map(|&word| word.to_owned()).collect();
-    let session = Session::captured(
-        argv,
-        Box::new(collected.clone()),
-        Box::new(std::io::stderr()),
-    );
-    let ending = session.run(machine)?;
-    let bytes = std::mem::take(&mut *collected.0.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((
-        ending,
-        String::from_utf8(bytes).context("the command's output is not UTF-8")?,
-    ))
-}
-
-/// A writer that keeps what it gets.
-#[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Collected {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
