@@ -307,6 +307,10 @@ pub struct SelfCheck {
     pub start_boottime_ns: u64,
     /// `task_struct.tgid`.
     pub tgid: u32,
+    /// What `bpf_get_current_pid_tgid` says that it is, in whatever namespace user space lives.
+    pub expected_tgid: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Thread id in its own pid namespace; 0 = unknown.
     pub ns_pid: u32,
     /// `task_struct.comm`.

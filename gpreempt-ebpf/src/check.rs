@@ -3,7 +3,7 @@
 //! what /proc says of the same thread. Never attached.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_task,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task},
     macros::{map, raw_tracepoint},
     maps::Array,
     programs::RawTracePointContext,
@@ -22,6 +22,8 @@ pub fn self_check(_ctx: RawTracePointContext) -> i32 {
     let found = SelfCheck {
         start_boottime_ns: u64_at(task, offset!(task_start_boottime)),
         tgid: u32_at(task, offset!(task_tgid)),
+        expected_tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        reserved: 0,
         ns_pid: ns_pid(task),
         comm: comm(task),
     };

@@ -31,7 +31,13 @@ fn evict_all_entry(ctx: &impl Entry) {
     let now = Now::read();
     let Some(thread) = now.thread() else { return };
     let pid = process_pid(ctx.arg(0));
-    enter(&mut thread.process, &mut thread.cause, &now, cause::EVICT, pid);
+    enter(
+        &mut thread.process,
+        &mut thread.cause,
+        &now,
+        cause::EVICT,
+        pid,
+    );
     thread.evict_trigger = (ctx.arg(1) as u32).wrapping_add(1);
 }
 
@@ -41,14 +47,22 @@ fn restore_all_entry(ctx: &impl Entry) {
     let now = Now::read();
     let Some(thread) = now.thread() else { return };
     let pid = process_pid(ctx.arg(0));
-    enter(&mut thread.process, &mut thread.cause, &now, cause::RESTORE, pid);
+    enter(
+        &mut thread.process,
+        &mut thread.cause,
+        &now,
+        cause::RESTORE,
+        pid,
+    );
     thread.evict_trigger = 0;
 }
 
 #[inline(always)]
 fn process_exit(_ctx: &impl Exit) {
     let now = Now::read();
-    let Some(thread) = now.known_thread() else { return };
+    let Some(thread) = now.known_thread() else {
+        return;
+    };
     thread.evict_trigger = 0;
     leave(&mut thread.process, &mut thread.cause, &now);
 }
@@ -82,8 +96,15 @@ fn node_exit(now: &Now) -> Option<(&'static mut Thread, u32, u64)> {
 #[inline(always)]
 fn evict_exit(ctx: &impl Exit) {
     let now = Now::read();
-    let Some((thread, pid, total_ns)) = node_exit(&now) else { return };
-    let about = About { total_ns, cause: cause::EVICT, status: ctx.ret() as i32, pid };
+    let Some((thread, pid, total_ns)) = node_exit(&now) else {
+        return;
+    };
+    let about = About {
+        total_ns,
+        cause: cause::EVICT,
+        status: ctx.ret() as i32,
+        pid,
+    };
     let body = ProcessEvicted {
         gpu_id: dqm_gpu_id(thread.node_dqm),
         reason: match thread.evict_trigger {
@@ -99,8 +120,15 @@ fn evict_exit(ctx: &impl Exit) {
 #[inline(always)]
 fn restore_exit(ctx: &impl Exit) {
     let now = Now::read();
-    let Some((thread, pid, total_ns)) = node_exit(&now) else { return };
-    let about = About { total_ns, cause: cause::RESTORE, status: ctx.ret() as i32, pid };
+    let Some((thread, pid, total_ns)) = node_exit(&now) else {
+        return;
+    };
+    let about = About {
+        total_ns,
+        cause: cause::RESTORE,
+        status: ctx.ret() as i32,
+        pid,
+    };
     let body = ProcessRestored {
         gpu_id: dqm_gpu_id(thread.node_dqm),
         depth: u32_at(thread.node_qpd, offset!(qpd_evicted)),

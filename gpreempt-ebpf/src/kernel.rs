@@ -48,7 +48,11 @@ fn read<T: Plain>(base: u64, offset: u32) -> T {
     let source = base.wrapping_add(u64::from(offset)) as *const c_void;
     // SAFETY: the helper copes with any source, and always writes all of the destination: zeros where it cannot read.
     let (value, result) = unsafe {
-        let result = generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, source.cast());
+        let result = generated::bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            source.cast(),
+        );
         (value.assume_init(), result)
     };
     if result != 0 {

@@ -21,7 +21,8 @@ struct Identity {
 
 /// `struct kfd_process *` -> process: `kfd_create_process` returns the same one at each further open.
 #[map]
-static PROCESSES: HashMap<u64, Identity> = HashMap::with_max_entries(65536, 1 /* BPF_F_NO_PREALLOC */);
+static PROCESSES: HashMap<u64, Identity> =
+    HashMap::with_max_entries(65536, 1 /* BPF_F_NO_PREALLOC */);
 
 exit! {
     process_created, process_created_f: |ctx| created(ctx);
@@ -40,13 +41,16 @@ fn created(ctx: &impl Exit) {
     let now = Now::read();
     let task = lead_thread(process);
     let pid = u32_at(task, offset!(task_tgid));
-    let identity = Identity { start_boottime_ns: u64_at(task, offset!(task_start_boottime)), pid: u64::from(pid) };
+    let identity = Identity {
+        start_boottime_ns: u64_at(task, offset!(task_start_boottime)),
+        pid: u64::from(pid),
+    };
     // SAFETY: the value is copied at once; at worst it is of a process that exits right now.
     if unsafe { PROCESSES.get(process) }.is_some_and(|known| *known == identity) {
         return;
     }
     // Full: the next open is reported again, which the reader takes for the same process.
-    let _ = PROCESSES.insert(process, &identity, 0);
+    let _ = PROCESSES.insert(process, identity, 0);
 
     // A debugger makes the target's kfd_process (kfd_ioctl_set_debug_trap, Linux 6.5): then the cgroup is not ours to tell.
     let cgroup_id = if pid == now.pid() {
@@ -57,7 +61,12 @@ fn created(ctx: &impl Exit) {
     };
     write(
         &now,
-        About { total_ns: 0, cause: cause::OTHER, status: 0, pid },
+        About {
+            total_ns: 0,
+            cause: cause::OTHER,
+            status: 0,
+            pid,
+        },
         Wake::Now,
         ProcessAttached {
             start_boottime_ns: identity.start_boottime_ns,
@@ -73,13 +82,20 @@ fn created(ctx: &impl Exit) {
 /// the process may be freed.
 #[inline(always)]
 fn released(ctx: &impl Entry) {
-    let process = ctx.arg(0).wrapping_sub(u64::from(offset!(process_mmu_notifier)));
+    let process = ctx
+        .arg(0)
+        .wrapping_sub(u64::from(offset!(process_mmu_notifier)));
     let now = Now::read();
     let _ = PROCESSES.remove(process);
     let task = lead_thread(process);
     write(
         &now,
-        About { total_ns: 0, cause: cause::PROCESS_EXIT, status: 0, pid: u32_at(task, offset!(task_tgid)) },
+        About {
+            total_ns: 0,
+            cause: cause::PROCESS_EXIT,
+            status: 0,
+            pid: u32_at(task, offset!(task_tgid)),
+        },
         Wake::Now,
         ProcessExited {
             start_boottime_ns: u64_at(task, offset!(task_start_boottime)),

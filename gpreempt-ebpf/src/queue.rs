@@ -54,7 +54,9 @@ fn criu_entry(ctx: &impl Entry) {
 #[inline(always)]
 fn other_exit(_ctx: &impl Exit) {
     let now = Now::read();
-    let Some(thread) = now.known_thread() else { return };
+    let Some(thread) = now.known_thread() else {
+        return;
+    };
     thread.scheduler_entry_ns = 0;
     leave(&mut thread.ioctl, &mut thread.cause, &now);
 }
@@ -73,14 +75,21 @@ fn ioctl_exit(now: &Now) -> Option<(&'static mut Thread, u64)> {
 
 #[inline(always)]
 fn rejected(now: &Now, cause: u16, status: i32, total_ns: u64) {
-    let about = About { total_ns, cause, status, pid: now.pid() };
+    let about = About {
+        total_ns,
+        cause,
+        status,
+        pid: now.pid(),
+    };
     write(now, about, Wake::Later, QueueRejected { reserved: 0 });
 }
 
 #[inline(always)]
 fn create_exit(ctx: &impl Exit) {
     let now = Now::read();
-    let Some((thread, total_ns)) = ioctl_exit(&now) else { return };
+    let Some((thread, total_ns)) = ioctl_exit(&now) else {
+        return;
+    };
     let status = ctx.ret() as i32;
     if status != 0 {
         return rejected(&now, cause::CREATE_QUEUE, status, total_ns);
@@ -94,14 +103,21 @@ fn create_exit(ctx: &impl Exit) {
         // kfd_ioctl checks that the caller owns the file, so the offsets are wrong.
         count(Counter::Mismatch);
     }
-    let about = About { total_ns, cause: cause::CREATE_QUEUE, status, pid: queue.pid };
+    let about = About {
+        total_ns,
+        cause: cause::CREATE_QUEUE,
+        status,
+        pid: queue.pid,
+    };
     write(&now, about, Wake::Now, queue.created);
 }
 
 #[inline(always)]
 fn destroy_exit(ctx: &impl Exit) {
     let now = Now::read();
-    let Some((thread, total_ns)) = ioctl_exit(&now) else { return };
+    let Some((thread, total_ns)) = ioctl_exit(&now) else {
+        return;
+    };
     let status = ctx.ret() as i32;
     // pqm_destroy_queue removes the queue also where the hardware did not answer (-ETIME, -EIO).
     if thread.ioctl_found != FOUND_QUEUE {
@@ -112,15 +128,25 @@ fn destroy_exit(ctx: &impl Exit) {
         return;
     }
     let queue = &thread.queue;
-    let about = About { total_ns, cause: cause::DESTROY_QUEUE, status, pid: queue.pid };
-    let body = QueueDestroyed { gpu_id: queue.created.gpu_id, queue_id: queue.created.queue_id };
+    let about = About {
+        total_ns,
+        cause: cause::DESTROY_QUEUE,
+        status,
+        pid: queue.pid,
+    };
+    let body = QueueDestroyed {
+        gpu_id: queue.created.gpu_id,
+        queue_id: queue.created.queue_id,
+    };
     write(&now, about, Wake::Now, body);
 }
 
 #[inline(always)]
 fn update_exit(ctx: &impl Exit) {
     let now = Now::read();
-    let Some((thread, total_ns)) = ioctl_exit(&now) else { return };
+    let Some((thread, total_ns)) = ioctl_exit(&now) else {
+        return;
+    };
     let status = ctx.ret() as i32;
     if status != 0 {
         return rejected(&now, cause::UPDATE_QUEUE, status, total_ns);
@@ -130,7 +156,12 @@ fn update_exit(ctx: &impl Exit) {
         return;
     }
     let queue = &thread.queue;
-    let about = About { total_ns, cause: cause::UPDATE_QUEUE, status, pid: queue.pid };
+    let about = About {
+        total_ns,
+        cause: cause::UPDATE_QUEUE,
+        status,
+        pid: queue.pid,
+    };
     let body = QueueUpdated {
         gpu_id: queue.created.gpu_id,
         queue_id: queue.created.queue_id,
@@ -179,13 +210,22 @@ fn added(ctx: &impl Entry) {
     if let Some(thread) = now.known_thread() {
         if in_ioctl(thread, cause::CREATE_QUEUE) {
             // The queue may be gone when the ioctl returns (another thread destroys it): remember all of it.
-            thread.queue = Queue { pid, active: 0, created: describe(queue, task) };
+            thread.queue = Queue {
+                pid,
+                active: 0,
+                created: describe(queue, task),
+            };
             thread.ioctl_found = FOUND_QUEUE;
             return;
         }
         cause = thread.cause.cause;
     }
-    let about = About { total_ns: 0, cause, status: 0, pid };
+    let about = About {
+        total_ns: 0,
+        cause,
+        status: 0,
+        pid,
+    };
     write(&now, about, Wake::Now, describe(queue, task));
 }
 
@@ -206,7 +246,12 @@ fn deleted(ctx: &impl Entry) {
             return;
         }
     }
-    let about = About { total_ns: 0, cause: cause::PROCESS_EXIT, status: 0, pid };
+    let about = About {
+        total_ns: 0,
+        cause: cause::PROCESS_EXIT,
+        status: 0,
+        pid,
+    };
     write(&now, about, Wake::Now, QueueDestroyed { gpu_id, queue_id });
 }
 

@@ -37,7 +37,11 @@ fn reset_entry(ctx: &impl Entry) {
 #[inline(always)]
 fn first_node_gpu_id(device: u64) -> u32 {
     let nodes = offset!(kfd_dev_nodes);
-    let node = if nodes == UNKNOWN { device } else { u64_at(device, nodes) };
+    let node = if nodes == UNKNOWN {
+        device
+    } else {
+        u64_at(device, nodes)
+    };
     u32_at(node, offset!(node_id))
 }
 
@@ -48,9 +52,24 @@ fn reset_exit(ctx: &impl Exit, phase: u32) {
         count(Counter::Unmatched);
         return;
     };
-    let Some(total_ns) = leave(&mut thread.reset, &mut thread.cause, &now) else { return };
-    let about = About { total_ns, cause: cause::RESET, status: ctx.ret() as i32, pid: 0 };
-    write(&now, about, Wake::Now, GpuReset { gpu_id: first_node_gpu_id(thread.reset_device), phase });
+    let Some(total_ns) = leave(&mut thread.reset, &mut thread.cause, &now) else {
+        return;
+    };
+    let about = About {
+        total_ns,
+        cause: cause::RESET,
+        status: ctx.ret() as i32,
+        pid: 0,
+    };
+    write(
+        &now,
+        about,
+        Wake::Now,
+        GpuReset {
+            gpu_id: first_node_gpu_id(thread.reset_device),
+            phase,
+        },
+    );
 }
 
 /// `kfd_hws_hang(dqm)`.
@@ -63,8 +82,21 @@ fn hung(ctx: &impl Entry) {
 #[inline(always)]
 fn hang_record(dqm: u64) {
     let now = Now::read();
-    let about = About { total_ns: 0, cause: cause::RESET, status: 0, pid: 0 };
-    write(&now, about, Wake::Now, GpuReset { gpu_id: dqm_gpu_id(dqm), phase: reset_phase::HANG });
+    let about = About {
+        total_ns: 0,
+        cause: cause::RESET,
+        status: 0,
+        pid: 0,
+    };
+    write(
+        &now,
+        about,
+        Wake::Now,
+        GpuReset {
+            gpu_id: dqm_gpu_id(dqm),
+            phase: reset_phase::HANG,
+        },
+    );
 }
 
 /// `kfd_process_hw_exception(work)`: what `kfd_hws_hang` schedules, where the compiler inlined that (6.1).

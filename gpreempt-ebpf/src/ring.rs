@@ -82,7 +82,7 @@ pub fn write<B: Body + 'static>(now: &Now, about: About, wake: Wake, body: B) {
     });
     let written = count(Counter::Written);
     let flags = match wake {
-        Wake::Later if written % WAKE_EVERY != 0 => BPF_RB_NO_WAKEUP,
+        Wake::Later if !written.is_multiple_of(WAKE_EVERY) => BPF_RB_NO_WAKEUP,
         _ => BPF_RB_FORCE_WAKEUP,
     };
     entry.submit(u64::from(flags));

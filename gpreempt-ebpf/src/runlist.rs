@@ -45,7 +45,13 @@ fn terminate_entry(ctx: &impl Entry) {
     let Some(thread) = now.thread() else { return };
     thread.scheduler_entry_ns = now.ns;
     let pid = process_pid(qpd_process(ctx.arg(1)));
-    enter(&mut thread.scheduler, &mut thread.cause, &now, cause::PROCESS_EXIT, pid);
+    enter(
+        &mut thread.scheduler,
+        &mut thread.cause,
+        &now,
+        cause::PROCESS_EXIT,
+        pid,
+    );
 }
 
 /// `start_cpsch(dqm)`, `stop_cpsch(dqm)`. No process's doing; a reset in progress is the better name.
@@ -54,14 +60,20 @@ fn start_stop_entry(_ctx: &impl Entry) {
     let now = Now::read();
     let Some(thread) = now.thread() else { return };
     thread.scheduler_entry_ns = now.ns;
-    let cause = if thread.cause.cause == cause::RESET { cause::RESET } else { cause::SCHEDULER };
+    let cause = if thread.cause.cause == cause::RESET {
+        cause::RESET
+    } else {
+        cause::SCHEDULER
+    };
     enter(&mut thread.scheduler, &mut thread.cause, &now, cause, 0);
 }
 
 #[inline(always)]
 fn scheduler_exit(_ctx: &impl Exit) {
     let now = Now::read();
-    let Some(thread) = now.known_thread() else { return };
+    let Some(thread) = now.known_thread() else {
+        return;
+    };
     thread.scheduler_entry_ns = 0;
     leave(&mut thread.scheduler, &mut thread.cause, &now);
 }
@@ -106,7 +118,9 @@ fn fence_entry(_ctx: &impl Entry) {
 #[inline(always)]
 fn fence_exit(_ctx: &impl Exit) {
     let now = Now::read();
-    let Some(thread) = now.known_thread() else { return };
+    let Some(thread) = now.known_thread() else {
+        return;
+    };
     let unmap = &mut thread.unmap;
     if unmap.start_ns != 0 && unmap.fence_start_ns != 0 {
         unmap.fence_ns += now.ns - unmap.fence_start_ns;
@@ -144,7 +158,11 @@ fn unmap_exit(ctx: &impl Exit) {
         filter: unmap.filter,
     };
     // A runlist_mapped follows at once in nearly all cases and wakes the reader.
-    let wake = if about.status == 0 { Wake::Later } else { Wake::Now };
+    let wake = if about.status == 0 {
+        Wake::Later
+    } else {
+        Wake::Now
+    };
     write(&now, about, wake, body);
 }
 

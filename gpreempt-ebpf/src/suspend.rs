@@ -30,13 +30,21 @@ fn debug_off_entry(ctx: &impl Entry) {
     let now = Now::read();
     let Some(thread) = now.thread() else { return };
     let pid = process_pid(ctx.arg(0));
-    enter(&mut thread.debug, &mut thread.cause, &now, cause::DEBUG_TRAP, pid);
+    enter(
+        &mut thread.debug,
+        &mut thread.cause,
+        &now,
+        cause::DEBUG_TRAP,
+        pid,
+    );
 }
 
 #[inline(always)]
 fn debug_off_exit(_ctx: &impl Exit) {
     let now = Now::read();
-    let Some(thread) = now.known_thread() else { return };
+    let Some(thread) = now.known_thread() else {
+        return;
+    };
     leave(&mut thread.debug, &mut thread.cause, &now);
 }
 
@@ -59,7 +67,12 @@ fn group_exit(ctx: &impl Exit, now: &Now, cause: u16) -> Option<(About, u32)> {
     };
     let pid = thread.cause.pid;
     let total_ns = leave(&mut thread.group, &mut thread.cause, now)?;
-    let about = About { total_ns, cause, status: ctx.ret() as i32, pid };
+    let about = About {
+        total_ns,
+        cause,
+        status: ctx.ret() as i32,
+        pid,
+    };
     Some((about, thread.group_requested as u32))
 }
 
@@ -67,7 +80,11 @@ fn group_exit(ctx: &impl Exit, now: &Now, cause: u16) -> Option<(About, u32)> {
 fn suspend_exit(ctx: &impl Exit) {
     let now = Now::read();
     if let Some((about, requested)) = group_exit(ctx, &now, cause::SUSPEND) {
-        let count = if about.status > 0 { about.status as u32 } else { 0 };
+        let count = if about.status > 0 {
+            about.status as u32
+        } else {
+            0
+        };
         write(&now, about, Wake::Now, QueuesSuspended { count, requested });
     }
 }
@@ -76,7 +93,11 @@ fn suspend_exit(ctx: &impl Exit) {
 fn resume_exit(ctx: &impl Exit) {
     let now = Now::read();
     if let Some((about, requested)) = group_exit(ctx, &now, cause::RESUME) {
-        let count = if about.status > 0 { about.status as u32 } else { 0 };
+        let count = if about.status > 0 {
+            about.status as u32
+        } else {
+            0
+        };
         write(&now, about, Wake::Now, QueuesResumed { count, requested });
     }
 }

@@ -24,7 +24,11 @@ static THREADS: LruHashMap<u32, Thread> = LruHashMap::with_max_entries(4096, 0);
 
 /// What a new entry starts as; in .rodata, because it is too much for the 512 bytes of stack.
 static NEW: Thread = Thread {
-    cause: Cause { pid: 0, cause: cause::OTHER, reserved: 0 },
+    cause: Cause {
+        pid: 0,
+        cause: cause::OTHER,
+        reserved: 0,
+    },
     scheduler_entry_ns: 0,
     ioctl: Frame::NONE,
     ioctl_found: FOUND_NOTHING,
@@ -56,8 +60,20 @@ static NEW: Thread = Thread {
     scheduler: Frame::NONE,
     reset: Frame::NONE,
     reset_device: 0,
-    unmap: Unmap { start_ns: 0, dqm: 0, lock_wait_ns: 0, fence_start_ns: 0, fence_ns: 0, filter: 0, sent: 0 },
-    map: MapCall { start_ns: 0, dqm: 0, packet_manager: 0 },
+    unmap: Unmap {
+        start_ns: 0,
+        dqm: 0,
+        lock_wait_ns: 0,
+        fence_start_ns: 0,
+        fence_ns: 0,
+        filter: 0,
+        sent: 0,
+    },
+    map: MapCall {
+        start_ns: 0,
+        dqm: 0,
+        packet_manager: 0,
+    },
 };
 
 /// The ioctl in progress has neither made nor removed nor changed a queue yet.
@@ -84,7 +100,14 @@ pub struct Frame {
 }
 
 impl Frame {
-    const NONE: Self = Self { start_ns: 0, outer: Cause { pid: 0, cause: cause::OTHER, reserved: 0 } };
+    const NONE: Self = Self {
+        start_ns: 0,
+        outer: Cause {
+            pid: 0,
+            cause: cause::OTHER,
+            reserved: 0,
+        },
+    };
 }
 
 /// A queue as it was when `kfd_procfs_add_queue`, `kfd_procfs_del_queue` or `update_queue` had it.
@@ -222,7 +245,11 @@ pub fn enter(frame: &mut Frame, in_force: &mut Cause, now: &Now, cause: u16, pid
         count(Counter::Unmatched);
     }
     frame.start_ns = now.ns;
-    *in_force = Cause { pid, cause, reserved: 0 };
+    *in_force = Cause {
+        pid,
+        cause,
+        reserved: 0,
+    };
 }
 
 /// Ends a call that named a cause: its duration, or `None` where the entry was not seen.

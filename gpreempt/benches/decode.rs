@@ -44,7 +44,12 @@ fn records() -> Vec<Vec<u8>> {
         let queue_id = u32::try_from(n / 64 % 8).expect("small");
         let mut comm = [0; 16];
         comm[..8].copy_from_slice(b"kfd-load");
-        let unmap = rec::RunlistUnmapped { lock_wait_ns: 800, fence_ns: 61_000, gpu_id, filter: 2 };
+        let unmap = rec::RunlistUnmapped {
+            lock_wait_ns: 800,
+            fence_ns: 61_000,
+            gpu_id,
+            filter: 2,
+        };
         let map = rec::RunlistMapped {
             gpu_id,
             queues: 3,
@@ -68,7 +73,11 @@ fn records() -> Vec<Vec<u8>> {
         out.push(record(n * 10, pid, unmap));
         out.push(record(n * 10 + 1, pid, map));
         out.push(record(n * 10 + 2, pid, created));
-        out.push(record(n * 10 + 3, pid, rec::QueueDestroyed { gpu_id, queue_id }));
+        out.push(record(
+            n * 10 + 3,
+            pid,
+            rec::QueueDestroyed { gpu_id, queue_id },
+        ));
     }
     out
 }
@@ -76,37 +85,43 @@ fn records() -> Vec<Vec<u8>> {
 #[divan::bench]
 fn decode_only(bencher: Bencher) {
     let records = records();
-    bencher.counter(ItemsCount::new(records.len())).bench_local(|| {
-        for bytes in &records {
-            let _ = black_box(decode(black_box(bytes)));
-        }
-    });
+    bencher
+        .counter(ItemsCount::new(records.len()))
+        .bench_local(|| {
+            for bytes in &records {
+                let _ = black_box(decode(black_box(bytes)));
+            }
+        });
 }
 
 #[divan::bench]
 fn decode_and_model(bencher: Bencher) {
     let records = records();
     let mut model = Model::default();
-    bencher.counter(ItemsCount::new(records.len())).bench_local(|| {
-        for bytes in &records {
-            if let Ok(happening) = decode(black_box(bytes)) {
-                black_box(model.apply(&happening));
+    bencher
+        .counter(ItemsCount::new(records.len()))
+        .bench_local(|| {
+            for bytes in &records {
+                if let Ok(happening) = decode(black_box(bytes)) {
+                    black_box(model.apply(&happening));
+                }
             }
-        }
-    });
+        });
 }
 
 fn to_sink(bencher: Bencher, mut sink: impl Sink) {
     let records = records();
     let mut model = Model::default();
-    bencher.counter(ItemsCount::new(records.len())).bench_local(|| {
-        for bytes in &records {
-            if let Ok(happening) = decode(black_box(bytes)) {
-                let context = model.apply(&happening);
-                let _ = sink.record(&Record::of(&happening, &context));
+    bencher
+        .counter(ItemsCount::new(records.len()))
+        .bench_local(|| {
+            for bytes in &records {
+                if let Ok(happening) = decode(black_box(bytes)) {
+                    let context = model.apply(&happening);
+                    let _ = sink.record(&Record::of(&happening, &context));
+                }
             }
-        }
-    });
+        });
 }
 
 #[divan::bench]
@@ -116,5 +131,15 @@ fn decode_model_json(bencher: Bencher) {
 
 #[divan::bench]
 fn decode_model_table(bencher: Bencher) {
-    to_sink(bencher, Table::new(io::sink(), Layout { width: Some(80), height: None, color: true }));
+    to_sink(
+        bencher,
+        Table::new(
+            io::sink(),
+            Layout {
+                width: Some(80),
+                height: None,
+                color: true,
+            },
+        ),
+    );
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Wires the rooms: source to event to model to sinks, and decides when to start, re-attach and stop. Nothing else does.
 //!
-//! Order of a stop: detach the probes, drain the ring, flush the sinks, then the summary.
+//! Order of a stop: a last drain of the ring, which is the end of what is watched; the loss counters; detach; flush the
+//! sinks; the summary. Detaching first would delay the summary by the seconds that the kernel takes for dozens of probes.
 
 mod host;
 mod session;
@@ -56,8 +57,8 @@ pub enum Error {
     #[error(transparent)]
     Live(#[from] LiveError),
     /// A sink cannot be written to.
-    #[error("cannot write: {0}")]
-    Sink(#[source] io::Error),
+    #[error("cannot write {0}")]
+    Sink(io::Error),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -82,13 +83,19 @@ pub async fn watch<H: Host>(
     sinks: &mut [Box<dyn Sink>],
     say: &mut dyn FnMut(&str),
 ) -> Result<Outcome, Error> {
-    let mut signals = Signals::new().map_err(|e| anyhow!("cannot handle signals: {e}"))?;
+    let handle_signals = || Signals::new().map_err(|e| anyhow!("cannot handle signals: {e}"));
+    // Until the probes are attached, which can take seconds, a signal ends the program at once: there is nothing to sum up.
+    let mut signals = None;
     let mut driver = host.driver();
     if driver == Driver::Absent {
         let absent = kfd::module::absent(host.root());
         if !options.wait {
-            return Err(Error::NoDriver(format!("{}: {}, or start with --wait", absent.why, absent.fix)));
+            return Err(Error::NoDriver(format!(
+                "{}: {}, or start with --wait",
+                absent.why, absent.fix
+            )));
         }
+        let signals = signals.insert(handle_signals()?);
         say(&format!("{}; waiting for it", absent.why));
         while driver == Driver::Absent {
             tokio::select! {
@@ -97,28 +104,51 @@ pub async fn watch<H: Host>(
             }
         }
     }
-    let start_ns = host.now_ns();
     let mut source = host.attach()?;
+    source.settle();
+    let start_ns = host.now_ns();
+    let mut signals = match signals {
+        Some(signals) => signals,
+        None => handle_signals()?,
+    };
     let mut session = Session::new(host, options.filter.clone(), options.count, start_ns, sinks);
     let end = match session.begin(&mut source, host) {
-        Ok(()) => run(host, source, driver, &options, &mut session, &mut signals, say).await,
+        Ok(()) => {
+            run(
+                host,
+                source,
+                driver,
+                &options,
+                &mut session,
+                &mut signals,
+                say,
+            )
+            .await
+        }
         Err(e) => Err(Error::Sink(e)),
     };
     match end {
         Ok(end) => {
             let summary = session.finish(end, host.now_ns()).map_err(Error::Sink);
             match summary {
-                Ok(summary) => Ok(Outcome { end: Some(end), summary: Some(summary) }),
-                Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
-                    Ok(Outcome { end: None, summary: None })
-                }
+                Ok(summary) => Ok(Outcome {
+                    end: Some(end),
+                    summary: Some(summary),
+                }),
+                Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome {
+                    end: None,
+                    summary: None,
+                }),
                 Err(e) => Err(e),
             }
         }
         Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
             // A file beside the pipe still gets its last line.
             let _ = session.finish(End::Reader, host.now_ns());
-            Ok(Outcome { end: None, summary: None })
+            Ok(Outcome {
+                end: None,
+                summary: None,
+            })
         }
         Err(e) => {
             let _ = session.finish(End::Error, host.now_ns());
@@ -136,7 +166,12 @@ async fn run<H: Host>(
     signals: &mut Signals,
     say: &mut dyn FnMut(&str),
 ) -> Result<End, Error> {
-    let mut link = Link { source: Some(source), driver, tries: 0, told: String::new() };
+    let mut link = Link {
+        source: Some(source),
+        driver,
+        tries: 0,
+        told: String::new(),
+    };
     let for_ever = Duration::from_secs(u64::from(u32::MAX));
     let mut deadline = pin!(tokio::time::sleep(options.duration.unwrap_or(for_ever)));
     let mut look = tokio::time::interval_at(Instant::now() + LOOK_AROUND, LOOK_AROUND);
@@ -204,7 +239,10 @@ impl<S: Source> Link<S> {
         }
         match host.attach() {
             Ok(mut source) => {
-                session.driver_loaded(&mut source, host).map_err(Error::Sink)?;
+                source.settle();
+                session
+                    .driver_loaded(&mut source, host)
+                    .map_err(Error::Sink)?;
                 say("the driver is loaded: attached again");
                 self.source = Some(source);
                 self.driver = now;
@@ -226,10 +264,9 @@ impl<S: Source> Link<S> {
         }
     }
 
-    /// Takes the probes off and what is left in the ring.
+    /// Takes what is left in the ring, and the probes off.
     fn detach(&mut self, session: &mut Session<'_>) -> io::Result<()> {
         if let Some(mut source) = self.source.take() {
-            source.stop();
             source.drain(&mut |bytes| session.take(bytes));
             session.source_ended(&source)?;
         }

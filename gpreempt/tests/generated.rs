@@ -4,13 +4,21 @@
 use std::path::Path;
 
 fn committed(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 #[test]
 fn schema_and_page_are_current() {
     let how = "is stale: `cargo run -p gpreempt -- gen docs`";
-    assert!(committed("schema/watch.schema.json") == gpreempt::sink::schema::schema(), "watch.schema.json {how}");
-    assert!(committed("json-records.md") == gpreempt::sink::schema::page(), "json-records.md {how}");
+    assert!(
+        committed("schema/watch.schema.json") == gpreempt::sink::schema::schema(),
+        "watch.schema.json {how}"
+    );
+    assert!(
+        committed("json-records.md") == gpreempt::sink::schema::page(),
+        "json-records.md {how}"
+    );
 }

@@ -14,7 +14,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sink", &["event", "kfd", "model", "source"]),
     ("engine", &["event", "kfd", "model", "sink", "source"]),
     ("doctor", &["kfd", "source"]),
-    ("cli", &["doctor", "engine", "event", "kfd", "sink", "source"]),
+    (
+        "cli",
+        &["doctor", "engine", "event", "kfd", "sink", "source"],
+    ),
 ];
 
 fn rust_files(dir: &Path, files: &mut Vec<std::path::PathBuf>) {
@@ -36,15 +39,26 @@ fn rooms_use_only_rooms_below_them() {
     let mut rooms = BTreeSet::new();
     for file in &files {
         let relative = file.strip_prefix(&src).expect("it is below");
-        let first = relative.components().next().expect("it has a name").as_os_str().to_string_lossy();
+        let first = relative
+            .components()
+            .next()
+            .expect("it has a name")
+            .as_os_str()
+            .to_string_lossy();
         let room = first.trim_end_matches(".rs").to_owned();
         if room == "lib" || room == "main" {
             continue;
         }
-        let (_, allowed) = MAY_USE.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{room} is new"));
+        let (_, allowed) = MAY_USE
+            .iter()
+            .find(|(name, _)| *name == room)
+            .unwrap_or_else(|| panic!("{room} is new"));
         let text = fs::read_to_string(file).expect("the source is text");
         for used in text.split("crate::").skip(1) {
-            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let used: String = used
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect();
             let is_room = MAY_USE.iter().any(|(name, _)| *name == used);
             assert!(
                 !is_room || used == room || allowed.contains(&used.as_str()),

@@ -8,7 +8,12 @@ use snapbox::str;
 
 #[test]
 fn help() {
-    gpreempt().arg("--help").env("COLUMNS", "100").assert().success().stdout_eq(str![[r#"
+    gpreempt()
+        .arg("--help")
+        .env("COLUMNS", "100")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
 See and preempt the compute queues of AMD GPUs
 
 Usage: gpreempt [OPTIONS] <COMMAND>
@@ -32,7 +37,11 @@ Exit codes: 0 ok, 1 failed, 2 usage, 69 no GPU, driver or feature, 77 no permiss
 
 #[test]
 fn help_of_watch() {
-    gpreempt().args(["watch", "--help"]).assert().success().stdout_eq(str![[r#"
+    gpreempt()
+        .args(["watch", "--help"])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
 Show what happens to compute queues, as it happens
 
 Processes, queues, runlists, evictions, suspends and resets of every GPU on the machine, with
@@ -55,7 +64,7 @@ Options:
           [possible values: table, json]
 
       --duration <DURATION>
-          Stop that long after attaching: 10s, 5m, 1h30m
+          Stop that long after attaching: seconds, or 500ms, 5m, 1h30m
 
       --count <N>
           Stop after this many events
@@ -118,7 +127,11 @@ Types: process_attached process_exited queue_existing queue_created queue_update
 
 #[test]
 fn help_of_doctor() {
-    gpreempt().args(["doctor", "--help"]).assert().success().stdout_eq(str![[r#"
+    gpreempt()
+        .args(["doctor", "--help"])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
 Say what works here, what is missing and how to fix it
 
 Attaches nothing and never opens /dev/kfd. Exits 0 if watch can start, 69 if the driver, a GPU or a
@@ -158,7 +171,11 @@ Options:
 
 #[test]
 fn version() {
-    gpreempt().arg("--version").assert().success().stdout_eq(str!["gpreempt [..]\n"]);
+    gpreempt()
+        .arg("--version")
+        .assert()
+        .success()
+        .stdout_eq(str!["gpreempt [..]\n"]);
 }
 
 #[test]
@@ -174,7 +191,11 @@ Usage: gpreempt [OPTIONS] <COMMAND>
 For more information, try '--help'.
 
 "#]]);
-    gpreempt().args(["watch", "--nosuch"]).assert().code(2).stderr_eq(str![[r#"
+    gpreempt()
+        .args(["watch", "--nosuch"])
+        .assert()
+        .code(2)
+        .stderr_eq(str![[r#"
 error: unexpected argument '--nosuch' found
 
 Usage: gpreempt watch [OPTIONS]
@@ -182,23 +203,40 @@ Usage: gpreempt watch [OPTIONS]
 For more information, try '--help'.
 
 "#]]);
-    gpreempt().args(["watch", "--duration", "soon"]).assert().code(2).stderr_eq(str![[r#"
+    gpreempt()
+        .args(["watch", "--duration", "soon"])
+        .assert()
+        .code(2)
+        .stderr_eq(str![[r#"
 error: invalid value 'soon' for '--duration <DURATION>': expected number at 0
 
 For more information, try '--help'.
 
 "#]]);
-    gpreempt().args(["watch", "--ring-bytes", "3MiB"]).assert().code(2).stderr_eq(str![[r#"
+    gpreempt()
+        .args(["watch", "--ring-bytes", "3MiB"])
+        .assert()
+        .code(2)
+        .stderr_eq(str![[r#"
 error: invalid value '3MiB' for '--ring-bytes <BYTES>': expected a power of two from 4KiB to 256MiB
 
 For more information, try '--help'.
 
 "#]]);
-    gpreempt().args(["watch", "--kind", "queue"]).assert().code(2);
-    gpreempt().args(["watch", "--export", "csv=x"]).assert().code(2);
+    gpreempt()
+        .args(["watch", "--kind", "queue"])
+        .assert()
+        .code(2);
+    gpreempt()
+        .args(["watch", "--export", "csv=x"])
+        .assert()
+        .code(2);
     gpreempt().args(["watch", "--count", "0"]).assert().code(2);
     gpreempt().args(["watch", "--comm", "["]).assert().code(2);
-    gpreempt().args(["watch", "--gpu", "first"]).assert().code(2);
+    gpreempt()
+        .args(["watch", "--gpu", "first"])
+        .assert()
+        .code(2);
     gpreempt().args(["watch", "--pid", "-1"]).assert().code(2);
 }
 
@@ -209,7 +247,10 @@ fn no_driver_is_69() {
 gpreempt: no amdgpu driver is loaded, and none is installed for 6.12.95: install it, or start with --wait
 
 "#]]);
-    tree.file("/lib/modules/6.12.95/modules.dep", "kernel/drivers/gpu/drm/amd/amdgpu/amdgpu.ko.xz: kernel/x.ko.xz\n");
+    tree.file(
+        "/lib/modules/6.12.95/modules.dep",
+        "kernel/drivers/gpu/drm/amd/amdgpu/amdgpu.ko.xz: kernel/x.ko.xz\n",
+    );
     tree.gpreempt().args(["watch", "--format", "json"]).assert().code(69).stdout_eq("").stderr_eq(str![[r#"
 gpreempt: the amdgpu driver is installed but not loaded (/lib/modules/6.12.95/kernel/drivers/gpu/drm/amd/amdgpu/amdgpu.ko.xz): `modprobe amdgpu`, or start with --wait
 
@@ -226,12 +267,12 @@ fn no_permission_is_77() {
     let tree = Tree::with_gpu("no-permission");
     tree.capabilities(0);
     tree.gpreempt().arg("watch").assert().code(77).stdout_eq("").stderr_eq(str![[r#"
-gpreempt: no permission to observe the kernel: CAP_BPF and CAP_PERFMON is missing; run as root, or grant the capability to the program
+gpreempt: no permission to observe the kernel, which takes CAP_BPF and CAP_PERFMON: run as root, or grant that to the program
 
 "#]]);
     tree.capabilities(1 << 39);
     tree.gpreempt().arg("watch").assert().code(77).stderr_eq(str![[r#"
-gpreempt: no permission to observe the kernel: CAP_PERFMON is missing; run as root, or grant the capability to the program
+gpreempt: no permission to observe the kernel, which takes CAP_PERFMON: run as root, or grant that to the program
 
 "#]]);
 }
@@ -252,7 +293,13 @@ gpreempt: cannot read the script /nonexistent: No such file or directory (os err
 #[test]
 fn doctor_without_a_driver() {
     let tree = Tree::new("doctor-none");
-    tree.gpreempt().arg("doctor").env("COLUMNS", "80").assert().code(69).stderr_eq("").stdout_eq(str![[r#"
+    tree.gpreempt()
+        .arg("doctor")
+        .env("COLUMNS", "80")
+        .assert()
+        .code(69)
+        .stderr_eq("")
+        .stdout_eq(str![[r#"
 ok   kernel        Linux 6.12.95
 FAIL driver        no amdgpu driver is loaded, and none is installed for
                    6.12.95
@@ -280,14 +327,23 @@ watch cannot start
 fn healthy(name: &str) -> Tree {
     let tree = Tree::with_gpu(name);
     tree.file("/sys/module/amdgpu/initstate", "live\n");
-    tree.file("/sys/module/amdgpu/parameters/queue_preemption_timeout_ms", "9000\n");
+    tree.file(
+        "/sys/module/amdgpu/parameters/queue_preemption_timeout_ms",
+        "9000\n",
+    );
     tree.file("/sys/kernel/btf/vmlinux", "");
     tree.file("/sys/kernel/btf/amdgpu", "");
     tree.file("/sys/bus/event_source/devices/kprobe/type", "8\n");
-    tree.file("/sys/kernel/security/lockdown", "none [integrity] confidentiality\n");
+    tree.file(
+        "/sys/kernel/security/lockdown",
+        "none [integrity] confidentiality\n",
+    );
     tree.file("/proc/sys/kernel/kptr_restrict", "1\n");
     tree.file("/sys/kernel/tracing/current_tracer", "nop\n");
-    tree.file("/sys/kernel/debug/kfd/rls", "Node 1, gpu_id 52a1:\n  No active runlist\n");
+    tree.file(
+        "/sys/kernel/debug/kfd/rls",
+        "Node 1, gpu_id 52a1:\n  No active runlist\n",
+    );
     tree.file("/sys/kernel/debug/kfd/mqds", "");
     let names = include_str!("../src/source/testdata/symbols-6.12.txt");
     let symbols: String = names
@@ -384,16 +440,34 @@ fn doctor_finds_what_is_wrong() {
     tree.file("/sys/module/amdgpu/parameters/sched_policy", "2\n");
     tree.file("/sys/module/amdgpu/parameters/num_kcq", "2\n");
     tree.file("/sys/module/amdgpu/parameters/cwsr_enable", "0\n");
-    tree.file("/sys/module/amdgpu/parameters/queue_preemption_timeout_ms", "100\n");
+    tree.file(
+        "/sys/module/amdgpu/parameters/queue_preemption_timeout_ms",
+        "100\n",
+    );
     tree.file("/sys/kernel/tracing/current_tracer", "function\n");
     tree.file("/sys/kernel/debug/kprobes/enabled", "0\n");
     tree.file("/sys/kernel/debug/kfd/mqds", "Queue ID: 1 (0x1)\n");
     // A second partition of the same device.
-    tree.gpu(2, 0x52a2, "gfx_target_version 90402\nlocation_id 2561\nnum_cp_queues 30\nnum_xcc 2\n");
-    let output = tree.gpreempt().args(["doctor", "--format", "json"]).output().expect("the program runs");
-    assert_eq!(output.status.code(), Some(77), "only a permission keeps watch from starting");
+    tree.gpu(
+        2,
+        0x52a2,
+        "gfx_target_version 90402\nlocation_id 2561\nnum_cp_queues 30\nnum_xcc 2\n",
+    );
+    let output = tree
+        .gpreempt()
+        .args(["doctor", "--format", "json"])
+        .output()
+        .expect("the program runs");
+    assert_eq!(
+        output.status.code(),
+        Some(77),
+        "only a permission keeps watch from starting"
+    );
     let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-    let checks: Vec<&str> = text.lines().filter(|line| !line.contains("\"ok\"") && line.contains("\"check\"")).collect();
+    let checks: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.contains("\"ok\"") && line.contains("\"check\""))
+        .collect();
     snapbox::Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).eq(checks.join("\n"), str![[r#"
 {"type":"check","data":{"name":"capabilities","status":"fail","evidence":"CAP_BPF and CAP_PERFMON missing","fix":"run as root, or `setcap cap_bpf,cap_perfmon+ep` on the program","lack":"permission"}}
 {"type":"check","data":{"name":"kprobes","status":"warn","evidence":"/sys/kernel/debug/kprobes/enabled is 0: kprobes are attached but never run","fix":"`echo 1 > /sys/kernel/debug/kprobes/enabled`"}}
@@ -404,27 +478,45 @@ fn doctor_finds_what_is_wrong() {
 {"type":"check","data":{"name":"debugfs","status":"warn","evidence":"/sys/kernel/debug/kfd/mqds is not understood: the file is not empty but no process was found in it; this driver prints another format","fix":"report it with the file: this driver prints another format; `watch` does without"}}
 "#]]);
     let last = text.lines().last().expect("there are lines");
-    snapbox::Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).eq(last, str![[r#"{"type":"verdict","data":{"watch":false,"lack":"permission","ok":9,"warn":6,"fail":1,"skip":0}}"#]]);
+    snapbox::Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).eq(
+        last,
+        str![[r#"{"type":"verdict","data":{"watch":false,"lack":"permission","ok":9,"warn":6,"fail":1,"skip":0}}"#]],
+    );
 }
 
 #[test]
 fn doctor_tells_features_from_permissions() {
     let tree = healthy("doctor-lockdown");
-    tree.file("/sys/kernel/security/lockdown", "none integrity [confidentiality]\n");
+    tree.file(
+        "/sys/kernel/security/lockdown",
+        "none integrity [confidentiality]\n",
+    );
     tree.gpreempt().arg("doctor").assert().code(69);
     let tree = healthy("doctor-no-btf");
     std::fs::remove_file(tree.path("/sys/kernel/btf/amdgpu")).expect("it was there");
     tree.gpreempt().arg("doctor").assert().code(69);
-    tree.gpreempt().args(["doctor", "--offsets", "/nonexistent"]).assert().code(69);
+    tree.gpreempt()
+        .args(["doctor", "--offsets", "/nonexistent"])
+        .assert()
+        .code(69);
 }
 
 #[test]
 fn offsets_of_what_is_no_module() {
-    gpreempt().args(["doctor", "--extract-offsets", "/nonexistent.ko"]).assert().code(1).stdout_eq("").stderr_eq(str![[r#"
+    gpreempt()
+        .args(["doctor", "--extract-offsets", "/nonexistent.ko"])
+        .assert()
+        .code(1)
+        .stdout_eq("")
+        .stderr_eq(str![[r#"
 gpreempt: reading /nonexistent.ko: No such file or directory (os error 2)
 
 "#]]);
-    gpreempt().args(["doctor", "--extract-offsets", "/etc/passwd"]).assert().code(1).stdout_eq("");
+    gpreempt()
+        .args(["doctor", "--extract-offsets", "/etc/passwd"])
+        .assert()
+        .code(1)
+        .stdout_eq("");
 }
 
 #[test]
@@ -433,7 +525,12 @@ fn stdout_that_nobody_reads_is_no_error() {
     let tree = healthy("doctor-pipe");
     let script = tree.path("/script");
     std::fs::write(&script, life().concat()).expect("a file can be written");
-    for args in [&["doctor"][..], &["doctor", "--format", "json"], &["--help"], &["watch", "--help"]] {
+    for args in [
+        &["doctor"][..],
+        &["doctor", "--format", "json"],
+        &["--help"],
+        &["watch", "--help"],
+    ] {
         let (reader, writer) = std::io::pipe().expect("a pipe can be made");
         drop(reader);
         let status = Command::new(snapbox::cmd::cargo_bin!("gpreempt"))

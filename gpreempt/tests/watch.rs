@@ -30,11 +30,16 @@ fn all() -> String {
 /// JSON lines, without what differs from run to run and with the script's first time as 0.
 fn lines(stdout: &[u8]) -> Vec<Value> {
     let text = std::str::from_utf8(stdout).expect("JSON is UTF-8");
-    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect()
 }
 
 fn types(lines: &[Value]) -> Vec<&str> {
-    lines.iter().map(|line| line["type"].as_str().expect("every line has a type")).collect()
+    lines
+        .iter()
+        .map(|line| line["type"].as_str().expect("every line has a type"))
+        .collect()
 }
 
 #[test]
@@ -47,25 +52,25 @@ fn a_life_in_80_columns() {
         .success()
         .stdout_eq(str![[r#"
 1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
-      TIME EVENT   GPU:Q     TOOK PROCESS         DETAILS
- +0.000000 attach                 kfd-load[212]   pid 5 in its namespace
- +0.001200 map     52a1     3.0µs kfd-load[212]   create: 1 queue, 1 process
- +0.001203 create  52a1:0   148µs kfd-load[212]   compute aql 64KiB prio 7
- +0.002000 unmap   52a1      75µs kfd-load[212]   create: fence 61µs lock 3.1µs
- +0.002010 map     52a1     4.0µs kfd-load[212]   create: 2 queues, 1 process
- +0.002020 create  52a1:1   160µs kfd-load[212]   compute aql 64KiB prio 7
- +0.002100 reject           2.0µs kfd-load[212]   create: EINVAL
- +0.002500 update  52a1:1    90µs kfd-load[212]   prio 3 0% not active
- +0.003000 unmap   52a1      70µs kfd-load[212]   evict: fence 58µs
- +0.003001 evict   52a1      80µs kfd-load[212]   ttm
- +0.103001 restore 52a1      12µs kfd-load[212]   after 100ms (ttm)
- +0.200000 suspend          900µs kfd-load[212]   1 of 2 queues by rocgdb[300]
- +0.210000 resume            80µs kfd-load[212]   1 queue by rocgdb[300]
- +9.300000 unmap   52a1     9.00s kfd-load[212]   destroy: ETIME fence 9.00s
- +9.300010 reset   52a1                           begins: every process evicted
- +9.400000 destroy 52a1:0         kfd-load[212]   after 9.40s by exit
- +9.400010 destroy 52a1:1    95µs kfd-load[212]   after 9.40s
- +9.400100 exit                   kfd-load[212]   after 9.40s
+     TIME EVENT   GPU:Q     TOOK PROCESS         DETAILS
+ 0.000000 attach                 kfd-load[212]   pid 5 in its namespace
+ 0.001200 map     52a1     3.0µs kfd-load[212]   create: 1 queue, 1 process
+ 0.001203 create  52a1:0   148µs kfd-load[212]   compute aql 64KiB prio 7
+ 0.002000 unmap   52a1      75µs kfd-load[212]   create: fence 61µs lock 3.1µs
+ 0.002010 map     52a1     4.0µs kfd-load[212]   create: 2 queues, 1 process
+ 0.002020 create  52a1:1   160µs kfd-load[212]   compute aql 64KiB prio 7
+ 0.002100 reject           2.0µs kfd-load[212]   create: EINVAL
+ 0.002500 update  52a1:1    90µs kfd-load[212]   prio 3 0% not active
+ 0.003000 unmap   52a1      70µs kfd-load[212]   evict: fence 58µs
+ 0.003001 evict   52a1      80µs kfd-load[212]   ttm
+ 0.103001 restore 52a1      12µs kfd-load[212]   after 100ms (ttm)
+ 0.200000 suspend          900µs kfd-load[212]   1 of 2 queues by rocgdb[300]
+ 0.210000 resume            80µs kfd-load[212]   1 queue by rocgdb[300]
+ 9.300000 unmap   52a1     9.00s kfd-load[212]   destroy: ETIME fence 9.00s
+ 9.300010 reset   52a1                           begins: every process evicted
+ 9.400000 destroy 52a1:0         kfd-load[212]   after 9.40s by exit
+ 9.400010 destroy 52a1:1    95µs kfd-load[212]   after 9.40s
+ 9.400100 exit                   kfd-load[212]   after 9.40s
 
 "#]])
         .stderr_eq(str![[r#"
@@ -82,18 +87,23 @@ gpreempt: 18 events in 9.40s, 0 lost
 fn a_pipe_gets_long_lines_without_colour() {
     machine("life-wide")
         .watch(&life())
-        .args(["--count", "6", "--kind", "process_evicted,process_restored,queues_suspended,queue_created"])
+        .args([
+            "--count",
+            "6",
+            "--kind",
+            "process_evicted,process_restored,queues_suspended,queue_created",
+        ])
         .args(["--duration", "100ms"])
         .assert()
         .success()
         .stdout_eq(str![[r#"
 1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
-      TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
- +0.001203 create  52a1:0   148µs kfd-load[212]            compute aql 64KiB prio 7 doorbell 0x1000
- +0.002020 create  52a1:1   160µs kfd-load[212]            compute aql 64KiB prio 7 doorbell 0x1000
- +0.003001 evict   52a1      80µs kfd-load[212]            ttm by kworker/u8:2[9]
- +0.103001 restore 52a1      12µs kfd-load[212]            after 100ms (ttm) by kworker/u8:2[9]
- +0.200000 suspend          900µs kfd-load[212]            1 of 2 queues by rocgdb[300]
+     TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
+ 0.001203 create  52a1:0   148µs kfd-load[212]            compute aql 64KiB prio 7 doorbell 0x1000
+ 0.002020 create  52a1:1   160µs kfd-load[212]            compute aql 64KiB prio 7 doorbell 0x1000
+ 0.003001 evict   52a1      80µs kfd-load[212]            ttm by kworker/u8:2[9]
+ 0.103001 restore 52a1      12µs kfd-load[212]            after 100ms (ttm) by kworker/u8:2[9]
+ 0.200000 suspend          900µs kfd-load[212]            1 of 2 queues by rocgdb[300]
 
 "#]])
         .stderr_eq(str![[r#"
@@ -112,9 +122,9 @@ fn colours_are_few() {
         .success()
         .stdout_eq(str![[r#"
 1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
-[1m      TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS[0m
-[2m +0.003001[0m [33mevict[0m   52a1      80µs kfd-load[212]            ttm by kworker/u8:2[9]
-[2m +9.300010[0m [1m[31mreset[0m   52a1                                    [1m[31mbegins: every process evicted[0m
+[1m     TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS[0m
+[2m 0.003001[0m [33mevict[0m   52a1      80µs kfd-load[212]            ttm by kworker/u8:2[9]
+[2m 9.300010[0m [1m[31mreset[0m   52a1                                    [1m[31mbegins: every process evicted[0m
 
 "#]]);
 }
@@ -123,9 +133,16 @@ fn colours_are_few() {
 fn no_line_is_wider_than_the_terminal() {
     let tree = machine("narrow");
     for columns in [60, 80, 100, 132, 200] {
-        let output = tree.watch(&life()).env("COLUMNS", columns.to_string()).args(["--count", &all()]).output();
+        let output = tree
+            .watch(&life())
+            .env("COLUMNS", columns.to_string())
+            .args(["--count", &all()])
+            .output();
         let output = output.expect("the program runs");
-        for line in std::str::from_utf8(&output.stdout).expect("the table is UTF-8").lines() {
+        for line in std::str::from_utf8(&output.stdout)
+            .expect("the table is UTF-8")
+            .lines()
+        {
             assert!(line.chars().count() <= columns.max(72), "{columns}: {line}");
         }
     }
@@ -133,10 +150,16 @@ fn no_line_is_wider_than_the_terminal() {
 
 #[test]
 fn json_begins_with_startup_and_ends_with_summary() {
-    let output = machine("json").watch(&life()).args(["--format", "json", "--count", &all()]).output();
+    let output = machine("json")
+        .watch(&life())
+        .args(["--format", "json", "--count", &all()])
+        .output();
     let output = output.expect("the program runs");
     assert!(output.status.success());
-    assert!(output.stderr.is_empty(), "words only where something is wrong");
+    assert!(
+        output.stderr.is_empty(),
+        "words only where something is wrong"
+    );
     let lines = lines(&output.stdout);
     assert_eq!(lines.len(), life().len() + 2);
     assert_eq!(types(&lines)[0], "startup");
@@ -146,7 +169,10 @@ fn json_begins_with_startup_and_ends_with_summary() {
     assert_eq!(startup["module_version"], "0123456789ABCDEF");
     assert_eq!(startup["gpus"][0]["gfx"], "gfx942");
     assert_eq!(startup["gpus"][0]["gpu_id"], common::GPU);
-    assert_eq!(startup["probes_attached"], startup["probes"].as_array().expect("a list").len());
+    assert_eq!(
+        startup["probes_attached"],
+        startup["probes"].as_array().expect("a list").len()
+    );
     let summary = &lines[lines.len() - 1]["data"];
     assert_eq!(summary["end"], "count");
     assert_eq!(summary["shown"], life().len());
@@ -156,7 +182,10 @@ fn json_begins_with_startup_and_ends_with_summary() {
 
 #[test]
 fn json_of_every_event() {
-    let output = machine("json-events").watch(&life()).args(["--format", "json", "--count", &all()]).output();
+    let output = machine("json-events")
+        .watch(&life())
+        .args(["--format", "json", "--count", &all()])
+        .output();
     let output = output.expect("the program runs");
     let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     let events: Vec<&str> = text.lines().skip(1).take(life().len()).collect();
@@ -184,21 +213,36 @@ fn json_of_every_event() {
 
 #[test]
 fn every_line_satisfies_the_schema_by_its_required_fields() {
-    let schema: Value = serde_json::from_str(&gpreempt::sink::schema::schema()).expect("the schema is JSON");
-    let output = machine("schema").watch(&life()).args(["--format", "json", "--count", &all()]).output();
+    let schema: Value =
+        serde_json::from_str(&gpreempt::sink::schema::schema()).expect("the schema is JSON");
+    let output = machine("schema")
+        .watch(&life())
+        .args(["--format", "json", "--count", &all()])
+        .output();
     for line in lines(&output.expect("the program runs").stdout) {
         let variants = schema["oneOf"].as_array().expect("one per record");
         let variant = variants
             .iter()
             .find(|v| v["properties"]["type"]["const"] == line["type"])
             .unwrap_or_else(|| panic!("{} is in the schema", line["type"]));
-        let name = variant["properties"]["data"]["$ref"].as_str().expect("a reference");
+        let name = variant["properties"]["data"]["$ref"]
+            .as_str()
+            .expect("a reference");
         let definition = &schema["$defs"][name.trim_start_matches("#/$defs/")];
         for field in definition["required"].as_array().into_iter().flatten() {
-            assert!(!line["data"][field.as_str().expect("a name")].is_null() || field == "pid" || field == "comm", "{line}: {field}");
+            assert!(
+                !line["data"][field.as_str().expect("a name")].is_null()
+                    || field == "pid"
+                    || field == "comm",
+                "{line}: {field}"
+            );
         }
         for field in line["data"].as_object().expect("an object").keys() {
-            assert!(definition["properties"][field].is_object(), "{} has {field} beyond the schema", line["type"]);
+            assert!(
+                definition["properties"][field].is_object(),
+                "{} has {field} beyond the schema",
+                line["type"]
+            );
         }
     }
 }
@@ -211,16 +255,40 @@ fn queues_that_exist_are_told_first_and_once() {
     // Its creation is among the records, so it was not there before.
     tree.queue(500, "python3", 4, 0, 65536);
     let records = [
-        record(Head { pid: 500, at_us: 5, ..Head::default() }, rec::QueueDestroyed { gpu_id: common::GPU, queue_id: 3 }),
-        created(Head { pid: 500, at_us: 10, took_us: 9, cause: rec::cause::CREATE_QUEUE, ..Head::default() }, 4, b"python3"),
+        record(
+            Head {
+                pid: 500,
+                at_us: 5,
+                ..Head::default()
+            },
+            rec::QueueDestroyed {
+                gpu_id: common::GPU,
+                queue_id: 3,
+            },
+        ),
+        created(
+            Head {
+                pid: 500,
+                at_us: 10,
+                took_us: 9,
+                cause: rec::cause::CREATE_QUEUE,
+                ..Head::default()
+            },
+            4,
+            b"python3",
+        ),
     ];
-    tree.watch(&records).args(["--count", "4"]).assert().success().stdout_eq(str![[r#"
+    tree.watch(&records)
+        .args(["--count", "4"])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
 1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
-      TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
- +0.000000 exists  52a1:0         kfd-load[212]            compute ring 64KiB
- +0.000000 exists  52a1:3         python3[500]             sdma ring 1MiB
- +0.000000 destroy 52a1:3         python3[500]
- +0.000005 create  52a1:4   9.0µs python3[500]             compute aql 64KiB prio 7 doorbell 0x1000
+     TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
+ 0.000000 exists  52a1:0         kfd-load[212]            compute ring 64KiB
+ 0.000000 exists  52a1:3         python3[500]             sdma ring 1MiB
+ 0.000000 destroy 52a1:3         python3[500]
+ 0.000005 create  52a1:4   9.0µs python3[500]             compute aql 64KiB prio 7 doorbell 0x1000
 
 "#]]);
 }
@@ -229,35 +297,103 @@ fn queues_that_exist_are_told_first_and_once() {
 fn filters_decide_what_is_shown_and_counted() {
     let tree = machine("filters");
     let run = |args: &[&str]| {
-        let output = tree.watch(&life()).args(["--format", "json", "--duration", "50ms"]).args(args).output();
+        let output = tree
+            .watch(&life())
+            .args(["--format", "json", "--duration", "50ms"])
+            .args(args)
+            .output();
         lines(&output.expect("the program runs").stdout)
     };
     let shown = run(&["--kind", "queue_created", "--kind", "queue_destroyed"]);
-    assert_eq!(types(&shown), [&["startup"][..], &["queue_created"; 2], &["queue_destroyed"; 2], &["summary"]].concat());
+    assert_eq!(
+        types(&shown),
+        [
+            &["startup"][..],
+            &["queue_created"; 2],
+            &["queue_destroyed"; 2],
+            &["summary"]
+        ]
+        .concat()
+    );
     let summary = &shown[5]["data"];
-    assert_eq!((&summary["shown"], &summary["filtered"]), (&4.into(), &(life().len() - 4).into()));
-    assert_eq!(types(&run(&["--pid", "300"])), ["startup", "queues_suspended", "queues_resumed", "gpu_reset", "summary"]);
+    assert_eq!(
+        (&summary["shown"], &summary["filtered"]),
+        (&4.into(), &(life().len() - 4).into())
+    );
+    assert_eq!(
+        types(&run(&["--pid", "300"])),
+        [
+            "startup",
+            "queues_suspended",
+            "queues_resumed",
+            "gpu_reset",
+            "summary"
+        ]
+    );
     assert_eq!(run(&["--comm", "roc*"]).len(), 5);
-    assert_eq!(types(&run(&["--comm", "nobody"])), ["startup", "gpu_reset", "summary"]);
+    assert_eq!(
+        types(&run(&["--comm", "nobody"])),
+        ["startup", "gpu_reset", "summary"]
+    );
     assert_eq!(types(&run(&["--gpu", "beef"])), ["startup", "summary"]);
-    assert_eq!(run(&["--gpu", "52a1"]).len(), run(&["--gpu", "21153"]).len());
+    assert_eq!(
+        run(&["--gpu", "52a1"]).len(),
+        run(&["--gpu", "21153"]).len()
+    );
 }
 
 #[test]
 fn hostile_names_stay_text() {
     let records = [
-        created(Head { pid: 7, ..Head::default() }, 0, b"\x1b[31mred\x07\n"),
-        created(Head { pid: 8, ..Head::default() }, 0, "\u{202e}evil".as_bytes()),
-        created(Head { pid: 9, ..Head::default() }, 0, b"\xff\xfe\"}{"),
+        created(
+            Head {
+                pid: 7,
+                ..Head::default()
+            },
+            0,
+            b"\x1b[31mred\x07\n",
+        ),
+        created(
+            Head {
+                pid: 8,
+                ..Head::default()
+            },
+            0,
+            "\u{202e}evil".as_bytes(),
+        ),
+        created(
+            Head {
+                pid: 9,
+                ..Head::default()
+            },
+            0,
+            b"\xff\xfe\"}{",
+        ),
     ];
     let tree = machine("hostile");
-    let table = tree.watch(&records).args(["--count", "3"]).output().expect("the program runs").stdout;
+    let table = tree
+        .watch(&records)
+        .args(["--count", "3"])
+        .output()
+        .expect("the program runs")
+        .stdout;
     let table = String::from_utf8(table).expect("the table is UTF-8");
-    for shown in ["\\x1b[31mred\\x07\\n[7] ", "\\u{202e}evil[8] ", "\\xff\\xfe\"}{[9] "] {
+    for shown in [
+        "\\x1b[31mred\\x07\\n[7] ",
+        "\\u{202e}evil[8] ",
+        "\\xff\\xfe\"}{[9] ",
+    ] {
         assert!(table.contains(shown), "{shown} in {table}");
     }
-    assert!(!table.chars().any(|c| c.is_control() && c != '\n'), "{table}");
-    let output = tree.watch(&records).args(["--format", "json", "--count", "3"]).output().expect("the program runs");
+    assert!(
+        !table.chars().any(|c| c.is_control() && c != '\n'),
+        "{table}"
+    );
+    let output = tree
+        .watch(&records)
+        .args(["--format", "json", "--count", "3"])
+        .output()
+        .expect("the program runs");
     let lines = lines(&output.stdout);
     assert_eq!(lines[1]["data"]["comm"], "\\x1b[31mred\\x07\\n");
     assert_eq!(lines[2]["data"]["comm"], "\\u{202e}evil");
@@ -266,10 +402,30 @@ fn hostile_names_stay_text() {
 
 #[test]
 fn what_cannot_be_decoded_is_counted() {
-    let mut unknown = record(Head::default(), rec::GpuReset { gpu_id: 1, phase: 1 });
+    let mut unknown = record(
+        Head::default(),
+        rec::GpuReset {
+            gpu_id: 1,
+            phase: 1,
+        },
+    );
     unknown[18] = 200;
-    let records = [unknown, created(Head { pid: 7, at_us: 1, ..Head::default() }, 0, b"job")];
-    let output = machine("undecoded").watch(&records).args(["--format", "json", "--count", "1"]).output();
+    let records = [
+        unknown,
+        created(
+            Head {
+                pid: 7,
+                at_us: 1,
+                ..Head::default()
+            },
+            0,
+            b"job",
+        ),
+    ];
+    let output = machine("undecoded")
+        .watch(&records)
+        .args(["--format", "json", "--count", "1"])
+        .output();
     let lines = lines(&output.expect("the program runs").stdout);
     assert_eq!(types(&lines), ["startup", "queue_created", "summary"]);
     assert_eq!(lines[2]["data"]["undecoded"], 1);
@@ -280,10 +436,20 @@ fn an_export_gets_what_is_shown() {
     let tree = machine("export");
     let path = tree.path("/out.jsonl");
     let export = format!("json={}", path.display());
-    let args = ["--count", "2", "--kind", "runlist_unmapped", "--export", &export];
+    let args = [
+        "--count",
+        "2",
+        "--kind",
+        "runlist_unmapped",
+        "--export",
+        &export,
+    ];
     tree.watch(&life()).args(args).assert().success();
     let written = lines(&fs::read(&path).expect("it was written"));
-    assert_eq!(types(&written), ["startup", "runlist_unmapped", "runlist_unmapped", "summary"]);
+    assert_eq!(
+        types(&written),
+        ["startup", "runlist_unmapped", "runlist_unmapped", "summary"]
+    );
     tree.watch(&life())
         .args(["--export", "json=/nonexistent/out"])
         .assert()
@@ -297,8 +463,13 @@ gpreempt: cannot write /nonexistent/out: No such file or directory (os error 2)
 #[test]
 fn a_full_disk_is_an_error() {
     let args = ["--count", "2", "--export", "json=/dev/full"];
-    machine("full").watch(&life()).args(args).assert().code(1).stderr_eq(str![[r#"
-gpreempt: cannot write: No space left on device (os error 28): No space left on device (os error 28)
+    machine("full")
+        .watch(&life())
+        .args(args)
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+gpreempt: cannot write /dev/full: No space left on device (os error 28)
 
 "#]]);
 }
@@ -346,17 +517,27 @@ fn read_until(child: &mut Child, what: &str) -> String {
 
 #[test]
 fn signals_end_with_a_summary_and_their_number() {
-    for (signal, name, code) in
-        [(Signal::SIGINT, "sigint", 130), (Signal::SIGTERM, "sigterm", 143), (Signal::SIGHUP, "sighup", 129)]
-    {
+    for (signal, name, code) in [
+        (Signal::SIGINT, "sigint", 130),
+        (Signal::SIGTERM, "sigterm", 143),
+        (Signal::SIGHUP, "sighup", 129),
+    ] {
         let mut child = start(&machine(name), &["--format", "json"]);
         let mut text = read_until(&mut child, "process_exited");
         kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a child can be signalled");
         assert_eq!(ended(&mut child), Some(code));
-        child.stdout.take().expect("it is piped").read_to_string(&mut text).expect("a pipe can be read");
+        child
+            .stdout
+            .take()
+            .expect("it is piped")
+            .read_to_string(&mut text)
+            .expect("a pipe can be read");
         let last = text.lines().last().expect("there are lines");
         let last: Value = serde_json::from_str(last).expect("JSON");
-        assert_eq!((&last["type"], &last["data"]["end"]), (&"summary".into(), &name.into()));
+        assert_eq!(
+            (&last["type"], &last["data"]["end"]),
+            (&"summary".into(), &name.into())
+        );
     }
 }
 
@@ -368,13 +549,22 @@ fn a_reader_that_goes_away_is_no_error() {
         drop(child.stdout.take());
         assert_eq!(ended(&mut child), Some(0), "{format}");
         let mut stderr = String::new();
-        child.stderr.take().expect("it is piped").read_to_string(&mut stderr).expect("a pipe can be read");
+        child
+            .stderr
+            .take()
+            .expect("it is piped")
+            .read_to_string(&mut stderr)
+            .expect("a pipe can be read");
         assert_eq!(stderr, "", "{format}");
     }
     let mut child = start(&machine("pipe-later"), &["--format", "json"]);
     read_until(&mut child, "process_exited");
     drop(child.stdout.take());
-    assert_eq!(ended(&mut child), Some(0), "the script is over, so only the look at the pipe can tell");
+    assert_eq!(
+        ended(&mut child),
+        Some(0),
+        "the script is over, so only the look at the pipe can tell"
+    );
 }
 
 #[test]
@@ -390,18 +580,32 @@ fn the_driver_may_go_and_come_back() {
     fs::rename(&away, &class).expect("it can be renamed back");
     let text = read_until(&mut child, "process_exited");
     let lines = lines(text.trim_end().as_bytes());
-    assert_eq!((&lines[0]["type"], &lines[0]["data"]["state"]), (&"driver".into(), &"loaded".into()));
+    assert_eq!(
+        (&lines[0]["type"], &lines[0]["data"]["state"]),
+        (&"driver".into(), &"loaded".into())
+    );
     assert_eq!(lines[0]["data"]["gpus"][0]["gpu_id"], common::GPU);
     assert_eq!(types(&lines)[1], "process_attached", "events go on");
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("a child can be signalled");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT)
+        .expect("a child can be signalled");
     assert_eq!(ended(&mut child), Some(130));
     let mut stderr = String::new();
-    child.stderr.take().expect("it is piped").read_to_string(&mut stderr).expect("a pipe can be read");
-    snapbox::Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).eq(stderr, str![[r#"
+    child
+        .stderr
+        .take()
+        .expect("it is piped")
+        .read_to_string(&mut stderr)
+        .expect("a pipe can be read");
+    snapbox::Assert::new()
+        .action_env(snapbox::assert::DEFAULT_ACTION_ENV)
+        .eq(
+            stderr,
+            str![[r#"
 gpreempt: the driver was unloaded: no events until it is loaded again; still watching
 gpreempt: the driver is loaded: attached again
 
-"#]]);
+"#]],
+        );
 }
 
 #[test]
@@ -412,11 +616,20 @@ fn it_waits_for_the_driver_if_told_to() {
     fs::rename(&class, &away).expect("it can be renamed");
     let mut child = start(&tree, &["--format", "json", "--wait", "--count", "1"]);
     sleep(Duration::from_millis(300));
-    assert!(child.try_wait().expect("a child can be waited for").is_none(), "it waits");
+    assert!(
+        child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none(),
+        "it waits"
+    );
     fs::rename(&away, &class).expect("it can be renamed back");
     assert_eq!(ended(&mut child), Some(0));
     let text = read_until(&mut child, "summary");
-    assert_eq!(types(&lines(text.trim_end().as_bytes())), ["startup", "process_attached", "summary"]);
+    assert_eq!(
+        types(&lines(text.trim_end().as_bytes())),
+        ["startup", "process_attached", "summary"]
+    );
 }
 
 #[test]
@@ -428,13 +641,27 @@ fn a_wait_can_be_interrupted() {
     let mut buffer = [0; 256];
     let n = stderr.read(&mut buffer).expect("a pipe can be read");
     assert!(String::from_utf8_lossy(&buffer[..n]).ends_with("; waiting for it\n"));
-    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("a child can be signalled");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT)
+        .expect("a child can be signalled");
     assert_eq!(ended(&mut child), Some(130));
 }
 
 #[test]
 fn a_name_that_fills_its_buffer_has_no_end() {
-    let records = [created(Head { pid: 7, ..Head::default() }, 0, &comm(b"VLLM::Worker_TP0"))];
-    let output = machine("full-comm").watch(&records).args(["--format", "json", "--count", "1"]).output();
-    assert_eq!(lines(&output.expect("the program runs").stdout)[1]["data"]["comm"], "VLLM::Worker_TP0");
+    let records = [created(
+        Head {
+            pid: 7,
+            ..Head::default()
+        },
+        0,
+        &comm(b"VLLM::Worker_TP0"),
+    )];
+    let output = machine("full-comm")
+        .watch(&records)
+        .args(["--format", "json", "--count", "1"])
+        .output();
+    assert_eq!(
+        lines(&output.expect("the program runs").stdout)[1]["data"]["comm"],
+        "VLLM::Worker_TP0"
+    );
 }

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// A step shorter than this needs no word about its end.
+const SHORT: Duration = Duration::from_secs(2);
+
 /// Says something worth a line.
 pub(crate) fn note(text: &str) {
     eprintln!("xtask: {text}");
@@ -75,6 +78,10 @@ impl Step {
     /// Ends the step with a line that says how long it took.
     pub(crate) fn done(self) {
         self.bar.finish_and_clear();
+        // Where no bar was shown, the line of its start says enough about a short step.
+        if self.bar.is_hidden() && self.started.elapsed() < SHORT {
+            return;
+        }
         note(&format!(
             "{}: done in {:.1} s",
             self.what,

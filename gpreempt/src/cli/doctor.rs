@@ -27,7 +27,12 @@ pub(super) struct Doctor {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["offsets", "format"])]
     extract_offsets: Option<PathBuf>,
     /// BTF of the kernel that the module is for, raw or in a vmlinux
-    #[arg(long, value_name = "FILE", requires = "extract_offsets", default_value = "/sys/kernel/btf/vmlinux")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "extract_offsets",
+        default_value = "/sys/kernel/btf/vmlinux"
+    )]
     vmlinux: PathBuf,
 }
 
@@ -76,7 +81,13 @@ impl Doctor {
 }
 
 fn verdict(report: &Report) -> Verdict {
-    let count = |status| report.checks.iter().filter(|check| check.status == status).count();
+    let count = |status| {
+        report
+            .checks
+            .iter()
+            .filter(|check| check.status == status)
+            .count()
+    };
     Verdict {
         watch: report.lack().is_none(),
         lack: report.lack(),
@@ -91,7 +102,11 @@ fn json(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let checks = report.checks.iter().map(Line::Check);
     let probes = report.probes.iter().map(Line::Probe);
     let replaced = report.replaced.iter().map(Line::Replaced);
-    for line in checks.chain(probes).chain(replaced).chain([Line::Verdict(verdict(report))]) {
+    for line in checks
+        .chain(probes)
+        .chain(replaced)
+        .chain([Line::Verdict(verdict(report))])
+    {
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
     }
@@ -112,12 +127,20 @@ fn table(out: &mut impl Write, report: &Report, global: &Global) -> io::Result<(
         };
         let mut lines = output::wrap(&check.evidence, width.saturating_sub(6 + NAME)).into_iter();
         let first = lines.next().unwrap_or_default();
-        writeln!(out, "{} {:NAME$}{first}", paint.text(&format!("{word:4}"), color), check.name)?;
+        writeln!(
+            out,
+            "{} {:NAME$}{first}",
+            paint.text(&format!("{word:4}"), color),
+            check.name
+        )?;
         for line in lines {
             writeln!(out, "{:1$}{line}", "", 5 + NAME)?;
         }
         if let Some(fix) = &check.fix {
-            for (at, line) in output::wrap(fix, width.saturating_sub(11 + NAME)).iter().enumerate() {
+            for (at, line) in output::wrap(fix, width.saturating_sub(11 + NAME))
+                .iter()
+                .enumerate()
+            {
                 let lead = if at == 0 { "fix: " } else { "     " };
                 writeln!(out, "{:1$}{lead}{line}", "", 5 + NAME)?;
             }
@@ -134,7 +157,11 @@ fn table(out: &mut impl Write, report: &Report, global: &Global) -> io::Result<(
             (false, _) => ("miss", Paint::Attention),
         };
         let mut line = probe.function.clone();
-        if let Some(symbol) = probe.symbol.as_ref().filter(|symbol| **symbol != probe.function) {
+        if let Some(symbol) = probe
+            .symbol
+            .as_ref()
+            .filter(|symbol| **symbol != probe.function)
+        {
             line.push_str(&format!(" at {symbol}"));
         }
         if let Some(reason) = &probe.reason {
@@ -146,27 +173,44 @@ fn table(out: &mut impl Write, report: &Report, global: &Global) -> io::Result<(
         entry(out, &paint.text(&format!("{word:5}"), color), &line, width)?;
     }
     if !report.replaced.is_empty() {
-        writeln!(out, "\n{}", Paint::Title.text("Often looked for, not probed", color))?;
+        writeln!(
+            out,
+            "\n{}",
+            Paint::Title.text("Often looked for, not probed", color)
+        )?;
     }
     for function in &report.replaced {
         let here = match function.symbols.as_slice() {
             [] => "no symbol here".to_owned(),
             symbols => format!("here as {}", symbols.join(" ")),
         };
-        entry(out, "     ", &format!("{} ({here}): {}", function.function, function.instead), width)?;
+        entry(
+            out,
+            "     ",
+            &format!("{} ({here}): {}", function.function, function.instead),
+            width,
+        )?;
     }
     let verdict = verdict(report);
     let text = match verdict.lack {
         None if verdict.warn == 0 => Paint::Good.text("watch can start", color),
-        None => Paint::Good.text(&format!("watch can start; {} to look at", verdict.warn), color),
-        Some(Lack::Permission) => Paint::Bad.text("watch cannot start: a permission is missing", color),
+        None => Paint::Good.text(
+            &format!("watch can start; {} to look at", verdict.warn),
+            color,
+        ),
+        Some(Lack::Permission) => {
+            Paint::Bad.text("watch cannot start: a permission is missing", color)
+        }
         Some(Lack::Feature) => Paint::Bad.text("watch cannot start", color),
     };
     writeln!(out, "\n{text}")
 }
 
 fn entry(out: &mut impl Write, lead: &str, text: &str, width: usize) -> io::Result<()> {
-    for (at, line) in output::wrap(text, width.saturating_sub(8)).iter().enumerate() {
+    for (at, line) in output::wrap(text, width.saturating_sub(8))
+        .iter()
+        .enumerate()
+    {
         let lead = if at == 0 { lead } else { "       " };
         writeln!(out, "{lead} {line}")?;
     }

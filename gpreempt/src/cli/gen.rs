@@ -17,11 +17,16 @@ pub(super) struct Gen {
 
 impl Gen {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let files = [("schema/watch.schema.json", schema::schema()), ("json-records.md", schema::page())];
-        std::fs::create_dir_all(self.docs.join("schema")).with_context(|| self.docs.display().to_string())?;
+        let files = [
+            ("schema/watch.schema.json", schema::schema()),
+            ("json-records.md", schema::page()),
+        ];
+        std::fs::create_dir_all(self.docs.join("schema"))
+            .with_context(|| self.docs.display().to_string())?;
         for (name, content) in files {
             let path = self.docs.join(name);
-            std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+            std::fs::write(&path, content)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(Exit::Ok)
     }

@@ -46,8 +46,15 @@ pub(super) fn say(message: &str) {
 
 /// Layout of a table on stdout. COLUMNS overrides the terminal's width.
 pub(super) fn layout(color: bool) -> Layout {
-    let terminal = if io::stdout().is_terminal() { terminal_size::terminal_size_of(io::stdout()) } else { None };
-    let columns = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|columns| *columns > 0);
+    let terminal = if io::stdout().is_terminal() {
+        terminal_size::terminal_size_of(io::stdout())
+    } else {
+        None
+    };
+    let columns = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|columns| *columns > 0);
     Layout {
         width: columns.or_else(|| terminal.map(|(width, _)| usize::from(width.0))),
         height: terminal.map(|(_, height)| usize::from(height.0)),
@@ -60,7 +67,9 @@ pub(super) fn reader_gone() -> bool {
     let stdout = io::stdout();
     let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
     match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(n) if n > 0 => fds[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR)),
+        Ok(n) if n > 0 => fds[0]
+            .revents()
+            .is_some_and(|events| events.intersects(PollFlags::POLLERR)),
         _ => false,
     }
 }

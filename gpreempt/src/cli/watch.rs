@@ -17,7 +17,7 @@ use crate::sink::filter::{CommGlob, Filter, GpuArg};
 use crate::sink::json::Json;
 use crate::sink::summary::ForPeople;
 use crate::sink::table::Table;
-use crate::sink::Sink;
+use crate::sink::{Named, Sink};
 use crate::source::{Attach, LiveOptions, ProbeSet};
 
 /// Show what happens to compute queues, as it happens
@@ -30,8 +30,8 @@ pub(super) struct Watch {
     /// How events are written: for people, or one object a line for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Stop that long after attaching: 10s, 5m, 1h30m
-    #[arg(long, value_parser = humantime::parse_duration)]
+    /// Stop that long after attaching: seconds, or 500ms, 5m, 1h30m
+    #[arg(long, value_parser = duration)]
     duration: Option<Duration>,
     /// Stop after this many events
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
@@ -111,6 +111,14 @@ impl FromStr for Export {
     }
 }
 
+/// A plain number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
 const MOST_RING_BYTES: u32 = 256 << 20;
 const LEAST_RING_BYTES: u32 = 4 << 10;
 
@@ -151,26 +159,39 @@ impl Watch {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         // Before anything is attached: a path that cannot be written is no reason to touch the kernel.
         if let Some(Export(path)) = &self.export {
-            let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            sinks.push(Box::new(Json::new(file)));
+            let file =
+                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            sinks.push(Box::new(Named::new(
+                path.display().to_string(),
+                Json::new(file),
+            )));
         }
         match self.format {
-            Format::Json => sinks.push(Box::new(Json::new(io::stdout()))),
+            Format::Json => sinks.push(Box::new(Named::new("stdout", Json::new(io::stdout())))),
             Format::Table => {
                 let layout = output::layout(global.color.on_stdout());
-                sinks.push(Box::new(Table::new(io::stdout(), layout).following(|| output::layout(false))));
+                let table = Table::new(io::stdout(), layout).following(|| output::layout(false));
+                sinks.push(Box::new(Named::new("stdout", table)));
             }
         }
         let options = Options {
-            filter: Filter { pids: self.pid, comms: self.comm, gpus: self.gpu, kinds: self.kind },
+            filter: Filter {
+                pids: self.pid,
+                comms: self.comm,
+                gpus: self.gpu,
+                kinds: self.kind,
+            },
             duration: self.duration,
             count: self.count,
             wait: self.wait,
             reader_gone: Some(output::reader_gone),
         };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-        let outcome = runtime.block_on(engine::watch(host, options, &mut sinks, &mut output::say))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start")?;
+        let outcome =
+            runtime.block_on(engine::watch(host, options, &mut sinks, &mut output::say))?;
         if let (Format::Table, Some(summary)) = (self.format, &outcome.summary) {
             output::say(&ForPeople(summary).to_string());
         }
@@ -180,7 +201,18 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::ring_bytes;
+    use super::{duration, ring_bytes};
+    use std::time::Duration;
+
+    #[test]
+    fn durations_are_seconds_unless_they_say_otherwise() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for wrong in ["", "-1", "nan", "inf", "1e30", "5 parsecs"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn ring_sizes() {

@@ -11,8 +11,14 @@ use crate::source::profile::Profile;
 pub(super) fn driver(root: &Root) -> Check {
     match module::loaded(root) {
         Some(module) => {
-            let version = module.version.map_or_else(|| "no version".to_owned(), |v| format!("version {v}"));
-            let built_in = if root.exists("/sys/module/amdgpu") { "" } else { ", built in or under another name" };
+            let version = module
+                .version
+                .map_or_else(|| "no version".to_owned(), |v| format!("version {v}"));
+            let built_in = if root.exists("/sys/module/amdgpu") {
+                ""
+            } else {
+                ", built in or under another name"
+            };
             Check::ok("driver", format!("amdgpu with amdkfd, {version}{built_in}"))
         }
         None => {
@@ -26,7 +32,10 @@ pub(super) fn driver(root: &Root) -> Check {
 pub(super) fn offsets(root: &Root, loaded: bool, profile: Option<&PathBuf>) -> Check {
     if let Some(path) = profile {
         return match profile_usable(root, path) {
-            Ok(()) => Check::ok("offsets", format!("the profile {} fits the loaded driver", path.display())),
+            Ok(()) => Check::ok(
+                "offsets",
+                format!("the profile {} fits the loaded driver", path.display()),
+            ),
             Err(e) => {
                 let fix = "extract a profile from the loaded module: `gpreempt doctor --extract-offsets amdgpu.ko`";
                 Check::fail("offsets", Lack::Feature, format!("{e:#}"), fix)
@@ -35,10 +44,18 @@ pub(super) fn offsets(root: &Root, loaded: bool, profile: Option<&PathBuf>) -> C
     }
     if !root.exists("/sys/kernel/btf/vmlinux") {
         let fix = "use a kernel with CONFIG_DEBUG_INFO_BTF, or give a profile with --offsets";
-        return Check::fail("offsets", Lack::Feature, "no /sys/kernel/btf/vmlinux: this kernel has no BTF", fix);
+        return Check::fail(
+            "offsets",
+            Lack::Feature,
+            "no /sys/kernel/btf/vmlinux: this kernel has no BTF",
+            fix,
+        );
     }
     if !loaded {
-        return Check::skip("offsets", "BTF of the kernel is there; that of amdgpu is told when it is loaded");
+        return Check::skip(
+            "offsets",
+            "BTF of the kernel is there; that of amdgpu is told when it is loaded",
+        );
     }
     if root.exists("/sys/module/amdgpu/initstate") && !root.exists("/sys/kernel/btf/amdgpu") {
         return Check::fail(
@@ -64,11 +81,17 @@ pub(super) fn debugfs(root: &Root) -> Check {
     match read("rls").and_then(|rls| Ok((rls, read("mqds")?))) {
         Ok((rls, mqds)) => match (kfd::rls::parse(&rls), kfd::mqds::parse(&mqds)) {
             (Ok(nodes), Ok(processes)) => {
-                let mapped: usize = nodes.iter().map(kfd::rls::NodeRunlist::compute_queues).sum();
+                let mapped: usize = nodes
+                    .iter()
+                    .map(kfd::rls::NodeRunlist::compute_queues)
+                    .sum();
                 let queues: usize = processes.iter().map(|process| process.queues.len()).sum();
                 Check::ok(
                     "debugfs",
-                    format!("{queues} queues of {} processes, {mapped} compute queues in runlists", processes.len()),
+                    format!(
+                        "{queues} queues of {} processes, {mapped} compute queues in runlists",
+                        processes.len()
+                    ),
                 )
             }
             (rls, mqds) => {
@@ -78,14 +101,21 @@ pub(super) fn debugfs(root: &Root) -> Check {
                     _ => ("", String::new()),
                 };
                 let fix = "report it with the file: this driver prints another format; `watch` does without";
-                Check::warn("debugfs", format!("{DIR}/{file} is not understood: {e}"), fix)
+                Check::warn(
+                    "debugfs",
+                    format!("{DIR}/{file} is not understood: {e}"),
+                    fix,
+                )
             }
         },
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            Check::warn("debugfs", format!("{DIR} is not readable"), "run as root; `watch` does without")
-        }
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Check::warn(
+            "debugfs",
+            format!("{DIR} is not readable"),
+            "run as root; `watch` does without",
+        ),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let fix = "`mount -t debugfs none /sys/kernel/debug`, or use a kernel with CONFIG_DEBUG_FS; `watch` does without";
+            let fix =
+                "`mount -t debugfs none /sys/kernel/debug`, or use a kernel with CONFIG_DEBUG_FS; `watch` does without";
             Check::warn("debugfs", format!("{DIR} is not there"), fix)
         }
         Err(e) => Check::warn("debugfs", format!("{DIR}: {e}"), "`watch` does without"),

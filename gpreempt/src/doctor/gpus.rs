@@ -30,7 +30,11 @@ pub(super) fn gpus(nodes: &[GpuNode]) -> Check {
     let list: Vec<String> = nodes
         .iter()
         .map(|node| {
-            let xcc = if node.num_xcc() == 1 { "1 XCC".to_owned() } else { format!("{} XCCs", node.num_xcc()) };
+            let xcc = if node.num_xcc() == 1 {
+                "1 XCC".to_owned()
+            } else {
+                format!("{} XCCs", node.num_xcc())
+            };
             format!(
                 "{} {} at {}, {xcc}, {} compute slots per XCC",
                 node.gpu_id,
@@ -59,14 +63,20 @@ pub(super) fn partitions(nodes: &[GpuNode]) -> Option<Check> {
     Some(if split.is_empty() {
         Check::ok("partitions", "every GPU is one node")
     } else {
-        let evidence = format!("{}: each has its own runlist, a reset hits all of them", split.join(", "));
+        let evidence = format!(
+            "{}: each has its own runlist, a reset hits all of them",
+            split.join(", ")
+        );
         Check::new("partitions", Status::Ok, evidence)
     })
 }
 
 pub(super) fn scheduler(root: &Root, nodes: &[GpuNode]) -> Check {
     let policy = module::parameter(root, "sched_policy");
-    let mes = nodes.iter().filter(|node| node.gfx_major() >= FIRST_MES_MAJOR).count();
+    let mes = nodes
+        .iter()
+        .filter(|node| node.gfx_major() >= FIRST_MES_MAJOR)
+        .count();
     match policy.as_deref() {
         Some("2") => Check::warn(
             "scheduler",
@@ -97,16 +107,33 @@ pub(super) fn scheduler(root: &Root, nodes: &[GpuNode]) -> Check {
 }
 
 pub(super) fn kernel_queues(root: &Root, nodes: &[GpuNode]) -> Check {
-    let Some(set) = module::parameter(root, "num_kcq").and_then(|text| text.parse::<i64>().ok()) else {
-        return Check::skip("num_kcq", "/sys/module/amdgpu/parameters/num_kcq cannot be read");
+    let Some(set) = module::parameter(root, "num_kcq").and_then(|text| text.parse::<i64>().ok())
+    else {
+        return Check::skip(
+            "num_kcq",
+            "/sys/module/amdgpu/parameters/num_kcq cannot be read",
+        );
     };
-    let kept = if (0..=DEFAULT_NUM_KCQ).contains(&set) { set } else { DEFAULT_NUM_KCQ };
+    let kept = if (0..=DEFAULT_NUM_KCQ).contains(&set) {
+        set
+    } else {
+        DEFAULT_NUM_KCQ
+    };
     let left = SLOTS.saturating_sub(kept.unsigned_abs());
-    let told: Vec<u64> = nodes.iter().map(GpuNode::num_cp_queues).filter(|n| *n > 0).collect();
-    let evidence = format!("{set}: the driver keeps {kept} compute queues, {left} of {SLOTS} slots per XCC are left");
+    let told: Vec<u64> = nodes
+        .iter()
+        .map(GpuNode::num_cp_queues)
+        .filter(|n| *n > 0)
+        .collect();
+    let evidence = format!(
+        "{set}: the driver keeps {kept} compute queues, {left} of {SLOTS} slots per XCC are left"
+    );
     if told.iter().any(|n| *n != left) {
         let told: Vec<String> = told.iter().map(u64::to_string).collect();
-        return Check::ok("num_kcq", format!("{evidence}; the topology says {}", told.join(", ")));
+        return Check::ok(
+            "num_kcq",
+            format!("{evidence}; the topology says {}", told.join(", ")),
+        );
     }
     Check::ok("num_kcq", evidence)
 }
@@ -124,8 +151,12 @@ pub(super) fn cwsr(root: &Root) -> Check {
 }
 
 pub(super) fn preemption_timeout(root: &Root) -> Option<Check> {
-    let ms: i64 = module::parameter(root, "queue_preemption_timeout_ms")?.parse().ok()?;
-    let evidence = format!("queue_preemption_timeout_ms {ms}: then a queue that does not let go resets the GPU");
+    let ms: i64 = module::parameter(root, "queue_preemption_timeout_ms")?
+        .parse()
+        .ok()?;
+    let evidence = format!(
+        "queue_preemption_timeout_ms {ms}: then a queue that does not let go resets the GPU"
+    );
     Some(if ms < LEAST_TIMEOUT_MS {
         let fix = "set it to 9000: a reset ends every job on every GPU of the machine";
         Check::warn("timeout", format!("{evidence}; that is short"), fix)

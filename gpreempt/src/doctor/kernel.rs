@@ -9,12 +9,19 @@ pub(super) fn kernel(root: &Root) -> Check {
     let Ok(release) = root.text("/proc/sys/kernel/osrelease") else {
         return Check::skip("kernel", "/proc/sys/kernel/osrelease cannot be read");
     };
-    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|n| n.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     // BPF_MAP_TYPE_RINGBUF is 5.8's; per-thread entry state and BTF of modules are older than 5.11.
     if version < (5, 11) {
         let fix = "use Linux 6.1 or newer";
-        return Check::fail("kernel", Lack::Feature, format!("Linux {release}, older than 5.11"), fix);
+        return Check::fail(
+            "kernel",
+            Lack::Feature,
+            format!("Linux {release}, older than 5.11"),
+            fix,
+        );
     }
     if version < (6, 1) {
         let fix = "use Linux 6.1 or newer: gpreempt is tested from there on";
@@ -32,7 +39,12 @@ pub(super) fn programs(root: &Root) -> Option<Check> {
         Check::ok("programs", "the eBPF programs are built in")
     } else {
         let fix = "build it with `cargo xtask build`, which embeds them";
-        Check::fail("programs", Lack::Feature, "this gpreempt was built without its eBPF programs", fix)
+        Check::fail(
+            "programs",
+            Lack::Feature,
+            "this gpreempt was built without its eBPF programs",
+            fix,
+        )
     })
 }
 
@@ -44,12 +56,23 @@ pub(super) fn capabilities(root: &Root) -> Check {
     let missing = capabilities.missing();
     if !missing.is_empty() {
         let fix = "run as root, or `setcap cap_bpf,cap_perfmon+ep` on the program";
-        return Check::fail("capabilities", Lack::Permission, format!("{} missing", missing.join(" and ")), fix);
+        return Check::fail(
+            "capabilities",
+            Lack::Permission,
+            format!("{} missing", missing.join(" and ")),
+            fix,
+        );
     }
     if capabilities.can_use_fentry() {
-        Check::ok("capabilities", "CAP_SYS_ADMIN: programs can be attached by fentry, the cheapest way")
+        Check::ok(
+            "capabilities",
+            "CAP_SYS_ADMIN: programs can be attached by fentry, the cheapest way",
+        )
     } else {
-        Check::ok("capabilities", "CAP_BPF and CAP_PERFMON: programs are attached by kprobe")
+        Check::ok(
+            "capabilities",
+            "CAP_BPF and CAP_PERFMON: programs are attached by kprobe",
+        )
     }
 }
 
@@ -77,7 +100,10 @@ fn debugfs_text(root: &Root, path: &str) -> Option<String> {
 
 pub(super) fn lockdown(root: &Root) -> Check {
     let Ok(modes) = root.text("/sys/kernel/security/lockdown") else {
-        return Check::ok("lockdown", "this kernel has no lockdown, or securityfs is not mounted");
+        return Check::ok(
+            "lockdown",
+            "this kernel has no lockdown, or securityfs is not mounted",
+        );
     };
     let mode = modes.split(['[', ']']).nth(1).unwrap_or("none");
     if mode == "confidentiality" {
@@ -93,7 +119,10 @@ pub(super) fn lockdown(root: &Root) -> Check {
 
 pub(super) fn kptr_restrict(root: &Root) -> Check {
     match root.number("/proc/sys/kernel/kptr_restrict") {
-        Some(n) => Check::ok("kptr_restrict", format!("{n}: no matter, symbols are found by name")),
+        Some(n) => Check::ok(
+            "kptr_restrict",
+            format!("{n}: no matter, symbols are found by name"),
+        ),
         None => Check::skip("kptr_restrict", "cannot be read"),
     }
 }
@@ -105,18 +134,28 @@ pub(super) fn tracers(root: &Root) -> Check {
         .find(|dir| root.text(&format!("{dir}/current_tracer")).is_ok());
     let mut found = Vec::new();
     if let Some(dir) = tracing {
-        let tracer = root.text(&format!("{dir}/current_tracer")).unwrap_or_default();
+        let tracer = root
+            .text(&format!("{dir}/current_tracer"))
+            .unwrap_or_default();
         if tracer != "nop" {
             found.push(format!("ftrace runs the tracer {tracer}"));
         }
-        let functions = root.text(&format!("{dir}/enabled_functions")).unwrap_or_default();
-        let hooked = functions.lines().filter(|line| line.contains("[amdgpu]")).count();
+        let functions = root
+            .text(&format!("{dir}/enabled_functions"))
+            .unwrap_or_default();
+        let hooked = functions
+            .lines()
+            .filter(|line| line.contains("[amdgpu]"))
+            .count();
         if hooked > 0 {
             found.push(format!("{hooked} functions of amdgpu are hooked"));
         }
     }
     let list = debugfs_text(root, "kprobes/list").unwrap_or_default();
-    let kprobes = list.lines().filter(|line| line.contains("[amdgpu]") || line.contains(" amdgpu")).count();
+    let kprobes = list
+        .lines()
+        .filter(|line| line.contains("[amdgpu]") || line.contains(" amdgpu"))
+        .count();
     if kprobes > 0 {
         found.push(format!("{kprobes} kprobes are on amdgpu"));
     }

@@ -57,7 +57,13 @@ pub struct Check {
 
 impl Check {
     fn new(name: &'static str, status: Status, evidence: impl Into<String>) -> Self {
-        Self { name, status, evidence: evidence.into(), fix: None, lack: None }
+        Self {
+            name,
+            status,
+            evidence: evidence.into(),
+            fix: None,
+            lack: None,
+        }
     }
 
     fn ok(name: &'static str, evidence: impl Into<String>) -> Self {
@@ -69,11 +75,23 @@ impl Check {
     }
 
     fn warn(name: &'static str, evidence: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { fix: Some(fix.into()), ..Self::new(name, Status::Warn, evidence) }
+        Self {
+            fix: Some(fix.into()),
+            ..Self::new(name, Status::Warn, evidence)
+        }
     }
 
-    fn fail(name: &'static str, lack: Lack, evidence: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { fix: Some(fix.into()), lack: Some(lack), ..Self::new(name, Status::Fail, evidence) }
+    fn fail(
+        name: &'static str,
+        lack: Lack,
+        evidence: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            fix: Some(fix.into()),
+            lack: Some(lack),
+            ..Self::new(name, Status::Fail, evidence)
+        }
     }
 }
 
@@ -113,7 +131,11 @@ pub fn examine(root: &Root, profile: Option<&PathBuf>) -> Report {
     let driver = driver::driver(root);
     let loaded = driver.status == Status::Ok;
     let symbols = if loaded { probes::symbols(root) } else { None };
-    let mut report = Report { checks: vec![kernel::kernel(root), driver], probes: Vec::new(), replaced: Vec::new() };
+    let mut report = Report {
+        checks: vec![kernel::kernel(root), driver],
+        probes: Vec::new(),
+        replaced: Vec::new(),
+    };
     let checks = &mut report.checks;
     checks.extend(kernel::programs(root));
     checks.push(kernel::capabilities(root));
@@ -127,7 +149,10 @@ pub fn examine(root: &Root, profile: Option<&PathBuf>) -> Report {
             report.replaced = probes::replaced(symbols);
             checks.push(probes::summary(&report.probes));
         }
-        None if loaded => checks.push(Check::skip("probes", "no symbol of amdkfd is in /proc/kallsyms")),
+        None if loaded => checks.push(Check::skip(
+            "probes",
+            "no symbol of amdkfd is in /proc/kallsyms",
+        )),
         None => checks.push(Check::skip("probes", "not to be told without the driver")),
     }
     checks.push(kernel::tracers(root));

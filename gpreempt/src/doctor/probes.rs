@@ -25,7 +25,10 @@ pub(super) fn symbols(root: &Root) -> Option<Symbols> {
         return Symbols::of_running_kernel().ok().flatten();
     }
     let text = root.text("/proc/kallsyms").ok()?;
-    Some(Symbols::from_names("amdgpu", crate::kfd::module::symbols(&text)))
+    Some(Symbols::from_names(
+        "amdgpu",
+        crate::kfd::module::symbols(&text),
+    ))
 }
 
 /// Every probe of the plan; `attached` = it could be.
@@ -41,8 +44,15 @@ pub(super) fn replaced(symbols: &Symbols) -> Vec<Replaced> {
         .iter()
         .map(|(function, instead)| {
             let exact = (symbols.count(function) > 0).then(|| (*function).to_owned());
-            let symbols = exact.into_iter().chain(symbols.variants(function).map(str::to_owned)).collect();
-            Replaced { function, symbols, instead }
+            let symbols = exact
+                .into_iter()
+                .chain(symbols.variants(function).map(str::to_owned))
+                .collect();
+            Replaced {
+                function,
+                symbols,
+                instead,
+            }
         })
         .collect()
 }
@@ -50,14 +60,29 @@ pub(super) fn replaced(symbols: &Symbols) -> Vec<Replaced> {
 pub(super) fn summary(probes: &[Probe]) -> Check {
     let here = probes.iter().filter(|probe| probe.attached).count();
     let evidence = format!("{here} of {} functions can be probed", probes.len());
-    let missing: Vec<&str> =
-        probes.iter().filter(|p| p.required && !p.attached).map(|p| p.function.as_str()).collect();
+    let missing: Vec<&str> = probes
+        .iter()
+        .filter(|p| p.required && !p.attached)
+        .map(|p| p.function.as_str())
+        .collect();
     if !missing.is_empty() {
-        let evidence = format!("{evidence}; {} cannot, and nothing works without", missing.join(", "));
-        return Check::fail("probes", Lack::Feature, evidence, "update gpreempt: this driver is not supported by this version");
+        let evidence = format!(
+            "{evidence}; {} cannot, and nothing works without",
+            missing.join(", ")
+        );
+        return Check::fail(
+            "probes",
+            Lack::Feature,
+            evidence,
+            "update gpreempt: this driver is not supported by this version",
+        );
     }
     if here < probes.len() {
-        return Check::warn("probes", evidence, "nothing to fix here: what is lost is said below");
+        return Check::warn(
+            "probes",
+            evidence,
+            "nothing to fix here: what is lost is said below",
+        );
     }
     Check::ok("probes", evidence)
 }

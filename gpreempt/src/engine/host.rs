@@ -15,16 +15,18 @@ use zerocopy::FromBytes as _;
 use crate::kfd::{module, Root};
 use crate::source::permission::Capabilities;
 use crate::source::symbols::Symbols;
-use crate::source::{self, Attach, Counters, Driver, Live, LiveError, LiveOptions, ProbeSet, Startup};
+use crate::source::{
+    self, Attach, Counters, Driver, Live, LiveError, LiveOptions, ProbeSet, Startup,
+};
 
-/// Where records come from.
+/// Where records come from. Dropping it detaches the probes.
 pub trait Source {
     /// What was found at the start.
     fn startup(&self) -> &Startup;
+    /// Forgets records made while it was being attached: they lack what the probes attached last add.
+    fn settle(&mut self);
     /// Waits until there are records, then hands over all of them. Cancel-safe.
     fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<()>>;
-    /// No further records are made; those that were can still be drained.
-    fn stop(&mut self);
     /// Hands over what is there, without waiting.
     fn drain(&mut self, each: &mut dyn FnMut(&[u8]));
     /// Counts since the start.
@@ -65,7 +67,11 @@ impl LiveHost {
     /// With /sys and /proc below `root`.
     #[must_use]
     pub fn new(root: Root, options: LiveOptions, attach: Attach) -> Self {
-        Self { root, options, attach }
+        Self {
+            root,
+            options,
+            attach,
+        }
     }
 }
 
@@ -74,11 +80,13 @@ impl Source for Live {
         self.startup()
     }
 
+    fn settle(&mut self) {
+        self.drain(&mut |_| {});
+    }
+
     fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<()>> {
         self.read(each)
     }
-
-    fn stop(&mut self) {}
 
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
         self.drain(each);
@@ -151,7 +159,11 @@ impl ScriptHost {
     pub fn new(root: Root, script: PathBuf) -> anyhow::Result<Self> {
         let bytes = read_script(&script)?;
         let first = Header::read_from_prefix(&bytes).map_or(0, |(header, _)| header.ts_ns);
-        Ok(Self { root, script, now_ns: std::rc::Rc::new(Cell::new(first)) })
+        Ok(Self {
+            root,
+            script,
+            now_ns: std::rc::Rc::new(Cell::new(first)),
+        })
     }
 }
 
@@ -166,7 +178,10 @@ impl Host for ScriptHost {
         check_capabilities(&self.root)?;
         let bytes = read_script(&self.script)?;
         let startup = Startup {
-            kernel: self.root.text("/proc/sys/kernel/osrelease").unwrap_or_default(),
+            kernel: self
+                .root
+                .text("/proc/sys/kernel/osrelease")
+                .unwrap_or_default(),
             module: "amdgpu".to_owned(),
             module_version: module::loaded(&self.root).and_then(|module| module.version),
             offsets: "script".to_owned(),
@@ -176,7 +191,13 @@ impl Host for ScriptHost {
                 .collect(),
             ring_bytes: 0,
         };
-        Ok(Script { startup, bytes, at: 0, written: 0, now_ns: std::rc::Rc::clone(&self.now_ns) })
+        Ok(Script {
+            startup,
+            bytes,
+            at: 0,
+            written: 0,
+            now_ns: std::rc::Rc::clone(&self.now_ns),
+        })
     }
 
     fn now_ns(&self) -> u64 {
@@ -193,6 +214,8 @@ impl Source for Script {
         &self.startup
     }
 
+    fn settle(&mut self) {}
+
     async fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
         if self.at >= self.bytes.len() {
             std::future::pending().await
@@ -200,8 +223,6 @@ impl Source for Script {
         self.drain(each);
         Ok(())
     }
-
-    fn stop(&mut self) {}
 
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
         while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
@@ -219,7 +240,10 @@ impl Source for Script {
     }
 
     fn counters(&self) -> Counters {
-        Counters { written: self.written, ..Counters::default() }
+        Counters {
+            written: self.written,
+            ..Counters::default()
+        }
     }
 
     fn verify(&self) -> Result<(), LiveError> {
@@ -232,16 +256,23 @@ fn read_script(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
 }
 
 fn check_capabilities(root: &Root) -> Result<(), LiveError> {
-    let missing = Capabilities::parse(&root.text("/proc/self/status").unwrap_or_default()).missing();
+    let missing =
+        Capabilities::parse(&root.text("/proc/self/status").unwrap_or_default()).missing();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(LiveError::NoPermission { capability: missing.join(" and ") })
+    Err(LiveError::NoPermission {
+        capability: missing.join(" and "),
+    })
 }
 
 fn driver_below(root: &Root) -> Driver {
     match module::loaded(root) {
-        Some(module) => Driver::Loaded { module: "amdgpu".to_owned(), version: module.version, identity: 0 },
+        Some(module) => Driver::Loaded {
+            module: "amdgpu".to_owned(),
+            version: module.version,
+            identity: 0,
+        },
         None => Driver::Absent,
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Session<'a> {
     undecoded: u64,
     /// Of sources before the present one.
     ended: Counters,
+    /// Of the present source while it was being attached: not part of the watch.
+    before: Counters,
     present: Counters,
     /// The first error of a sink; nothing is written after it.
     failed: Option<io::Error>,
@@ -56,6 +58,7 @@ impl<'a> Session<'a> {
             filtered: 0,
             undecoded: 0,
             ended: Counters::default(),
+            before: Counters::default(),
             present: Counters::default(),
             failed: None,
         }
@@ -63,6 +66,7 @@ impl<'a> Session<'a> {
 
     /// The first lines: startup and the queues that are there already.
     pub(super) fn begin<S: Source, H: Host>(&mut self, source: &mut S, host: &H) -> io::Result<()> {
+        self.before = source.counters();
         let found = source.startup();
         let (probes_attached, probes_missed) = attached_and_missed(found);
         let startup = Startup {
@@ -94,7 +98,11 @@ impl<'a> Session<'a> {
         let created = created_first(&records);
         let mut names: HashMap<Pid, Comm> = HashMap::new();
         for queue in queues {
-            let key = QueueKey { pid: queue.pid, gpu_id: queue.gpu_id, queue_id: queue.queue_id };
+            let key = QueueKey {
+                pid: queue.pid,
+                gpu_id: queue.gpu_id,
+                queue_id: queue.queue_id,
+            };
             if created.contains(&key) {
                 continue;
             }
@@ -159,11 +167,15 @@ impl<'a> Session<'a> {
     }
 
     fn count_losses(&mut self, counters: Counters, now_ns: u64) {
-        self.present = counters;
-        let count = self.model.lost(counters.ring_full);
+        self.present = difference(counters, self.before);
+        let count = self.model.lost(self.present.ring_full);
         if count > 0 {
             let total = self.model.tally().lost_total();
-            self.emit(&Record::Lost(Lost { ts_ns: now_ns, count, total }));
+            self.emit(&Record::Lost(Lost {
+                ts_ns: now_ns,
+                count,
+                total,
+            }));
         }
     }
 
@@ -191,7 +203,12 @@ impl<'a> Session<'a> {
         self.check()
     }
 
-    pub(super) fn driver_loaded<S: Source, H: Host>(&mut self, source: &mut S, host: &H) -> io::Result<()> {
+    pub(super) fn driver_loaded<S: Source, H: Host>(
+        &mut self,
+        source: &mut S,
+        host: &H,
+    ) -> io::Result<()> {
+        self.before = source.counters();
         let found = source.startup();
         let (probes_attached, probes_missed) = attached_and_missed(found);
         self.emit(&Record::Driver(DriverChange {
@@ -271,8 +288,14 @@ fn created_first(records: &[Vec<u8>]) -> HashSet<QueueKey> {
     let mut created = HashSet::new();
     for happening in records.iter().filter_map(|bytes| decode(bytes).ok()) {
         let event = &happening.event;
-        if let (Some(pid), Some(gpu_id), Some(queue_id)) = (happening.pid, event.gpu_id(), event.queue_id()) {
-            let key = QueueKey { pid, gpu_id, queue_id };
+        if let (Some(pid), Some(gpu_id), Some(queue_id)) =
+            (happening.pid, event.gpu_id(), event.queue_id())
+        {
+            let key = QueueKey {
+                pid,
+                gpu_id,
+                queue_id,
+            };
             if seen.insert(key) && event.kind() == Kind::QueueCreated {
                 created.insert(key);
             }
@@ -311,11 +334,21 @@ fn sum(a: Counters, b: Counters) -> Counters {
         unmatched: a.unmatched + b.unmatched,
         read_fault: a.read_fault + b.read_fault,
         written: a.written + b.written,
-        ..b
+    }
+}
+
+fn difference(a: Counters, b: Counters) -> Counters {
+    Counters {
+        ring_full: a.ring_full.saturating_sub(b.ring_full),
+        unmatched: a.unmatched.saturating_sub(b.unmatched),
+        read_fault: a.read_fault.saturating_sub(b.read_fault),
+        written: a.written.saturating_sub(b.written),
     }
 }
 
 fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,8 @@ use gpreempt_common::record::{self as rec, Body, Header};
 use zerocopy::FromBytes;
 
 use super::{
-    Cause, Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType, ResetPhase, UnmapFilter,
+    Cause, Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
+    ResetPhase, UnmapFilter,
 };
 
 /// A record that this version does not understand.
@@ -41,12 +42,20 @@ pub enum Undecoded {
 impl fmt::Display for Undecoded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::NoHeader { len } => write!(f, "a record of {len} bytes is shorter than its header"),
-            Self::UnknownKind { kind, len } => write!(f, "record kind {kind} ({len} bytes) is unknown"),
-            Self::WrongSize { kind, len, stated, expected } => write!(
-                f,
-                "a record of kind {kind} has {len} bytes and states {stated}, but that kind has {expected}"
-            ),
+            Self::NoHeader { len } => {
+                write!(f, "a record of {len} bytes is shorter than its header")
+            }
+            Self::UnknownKind { kind, len } => {
+                write!(f, "record kind {kind} ({len} bytes) is unknown")
+            }
+            Self::WrongSize {
+                kind,
+                len,
+                stated,
+                expected,
+            } => {
+                write!(f, "a record of kind {kind} has {len} bytes and states {stated}, but that kind has {expected}")
+            }
         }
     }
 }
@@ -106,7 +115,10 @@ pub fn decode(bytes: &[u8]) -> Result<Happening, Undecoded> {
         }
         rec::QUEUE_DESTROYED => {
             let b: rec::QueueDestroyed = body(&header, rest)?;
-            Event::QueueDestroyed { gpu_id: GpuId(b.gpu_id), queue_id: QueueId(b.queue_id) }
+            Event::QueueDestroyed {
+                gpu_id: GpuId(b.gpu_id),
+                queue_id: QueueId(b.queue_id),
+            }
         }
         rec::QUEUE_REJECTED => {
             let _: rec::QueueRejected = body(&header, rest)?;
@@ -141,21 +153,38 @@ pub fn decode(bytes: &[u8]) -> Result<Happening, Undecoded> {
         }
         rec::PROCESS_RESTORED => {
             let b: rec::ProcessRestored = body(&header, rest)?;
-            Event::ProcessRestored { gpu_id: GpuId(b.gpu_id), depth: b.depth }
+            Event::ProcessRestored {
+                gpu_id: GpuId(b.gpu_id),
+                depth: b.depth,
+            }
         }
         rec::QUEUES_SUSPENDED => {
             let b: rec::QueuesSuspended = body(&header, rest)?;
-            Event::QueuesSuspended { count: b.count, requested: b.requested }
+            Event::QueuesSuspended {
+                count: b.count,
+                requested: b.requested,
+            }
         }
         rec::QUEUES_RESUMED => {
             let b: rec::QueuesResumed = body(&header, rest)?;
-            Event::QueuesResumed { count: b.count, requested: b.requested }
+            Event::QueuesResumed {
+                count: b.count,
+                requested: b.requested,
+            }
         }
         rec::GPU_RESET => {
             let b: rec::GpuReset = body(&header, rest)?;
-            Event::GpuReset { gpu_id: GpuId(b.gpu_id), phase: ResetPhase::from_raw(b.phase) }
+            Event::GpuReset {
+                gpu_id: GpuId(b.gpu_id),
+                phase: ResetPhase::from_raw(b.phase),
+            }
         }
-        kind => return Err(Undecoded::UnknownKind { kind, len: bytes.len() }),
+        kind => {
+            return Err(Undecoded::UnknownKind {
+                kind,
+                len: bytes.len(),
+            })
+        }
     };
     Ok(Happening {
         ts_ns: header.ts_ns,
@@ -172,7 +201,12 @@ pub fn decode(bytes: &[u8]) -> Result<Happening, Undecoded> {
 fn body<B: Body>(header: &Header, rest: &[u8]) -> Result<B, Undecoded> {
     let expected = size_of::<Header>() + size_of::<B>();
     let len = size_of::<Header>() + rest.len();
-    let wrong = Undecoded::WrongSize { kind: header.kind, len, stated: header.len, expected };
+    let wrong = Undecoded::WrongSize {
+        kind: header.kind,
+        len,
+        stated: header.len,
+        expected,
+    };
     if usize::from(header.len) != expected {
         return Err(wrong);
     }
@@ -215,18 +249,34 @@ mod tests {
             assert_eq!(happening.pid, Some(Pid(212)), "{name}");
             assert_eq!(happening.cause, Cause::Evict, "{name}");
             let snake = happening.event.kind().name().replace('_', "");
-            assert_eq!(snake, name.to_lowercase(), "the kind is decoded as its own event");
+            assert_eq!(
+                snake,
+                name.to_lowercase(),
+                "the kind is decoded as its own event"
+            );
         }
-        assert_eq!(rec::KINDS.len() + 1, Kind::COUNT, "all but queue_existing, which no record tells");
+        assert_eq!(
+            rec::KINDS.len() + 1,
+            Kind::COUNT,
+            "all but queue_existing, which no record tells"
+        );
     }
     use super::super::Kind;
 
     #[test]
     fn fields_arrive_where_they_belong() {
-        let body = rec::RunlistUnmapped { lock_wait_ns: 1, fence_ns: 2, gpu_id: 0x52a1, filter: 2 };
+        let body = rec::RunlistUnmapped {
+            lock_wait_ns: 1,
+            fence_ns: 2,
+            gpu_id: 0x52a1,
+            filter: 2,
+        };
         let got = decode(&bytes(&header(rec::RUNLIST_UNMAPPED, 24), body.as_bytes())).unwrap();
         assert_eq!(got.status, -62);
-        assert_eq!((got.ts_ns, got.total_ns, got.actor_pid, got.actor_tid), (5, 7, Pid(9), 10));
+        assert_eq!(
+            (got.ts_ns, got.total_ns, got.actor_pid, got.actor_tid),
+            (5, 7, Pid(9), 10)
+        );
         assert_eq!(
             got.event,
             Event::RunlistUnmapped {
@@ -241,14 +291,28 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_told() {
         assert_eq!(decode(&[1, 2, 3]), Err(Undecoded::NoHeader { len: 3 }));
-        assert_eq!(decode(&bytes(&header(999, 0), &[])), Err(Undecoded::UnknownKind { kind: 999, len: 40 }));
+        assert_eq!(
+            decode(&bytes(&header(999, 0), &[])),
+            Err(Undecoded::UnknownKind { kind: 999, len: 40 })
+        );
         let short = bytes(&header(rec::GPU_RESET, 8), &[0; 4]);
-        let expected = Undecoded::WrongSize { kind: rec::GPU_RESET, len: 44, stated: 48, expected: 48 };
+        let expected = Undecoded::WrongSize {
+            kind: rec::GPU_RESET,
+            len: 44,
+            stated: 48,
+            expected: 48,
+        };
         assert_eq!(decode(&short), Err(expected));
         let long = bytes(&header(rec::GPU_RESET, 8), &[0; 16]);
-        assert!(matches!(decode(&long), Err(Undecoded::WrongSize { len: 56, .. })));
+        assert!(matches!(
+            decode(&long),
+            Err(Undecoded::WrongSize { len: 56, .. })
+        ));
         let lying = bytes(&header(rec::GPU_RESET, 16), &[0; 8]);
-        assert!(matches!(decode(&lying), Err(Undecoded::WrongSize { stated: 56, .. })));
+        assert!(matches!(
+            decode(&lying),
+            Err(Undecoded::WrongSize { stated: 56, .. })
+        ));
     }
 
     proptest! {

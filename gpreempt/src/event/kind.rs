@@ -295,7 +295,10 @@ mod tests {
     #[test]
     fn serde_and_name_agree() {
         for kind in Kind::ALL {
-            assert_eq!(serde_json::to_string(kind).unwrap(), format!("\"{}\"", kind.name()));
+            assert_eq!(
+                serde_json::to_string(kind).unwrap(),
+                format!("\"{}\"", kind.name())
+            );
         }
     }
 }

@@ -125,7 +125,11 @@ mod tests {
     #[test]
     fn plain_names_stay() {
         assert_eq!(comm(b"kfd-load"), "kfd-load");
-        assert_eq!(comm(b"VLLM::Worker_TP0"), "VLLM::Worker_TP0", "a full buffer has no NUL");
+        assert_eq!(
+            comm(b"VLLM::Worker_TP0"),
+            "VLLM::Worker_TP0",
+            "a full buffer has no NUL"
+        );
         assert_eq!(comm("日本".as_bytes()), "日本");
     }
 
@@ -133,7 +137,11 @@ mod tests {
     fn hostile_names_are_escaped() {
         assert_eq!(comm(b"\x1b[2J\x07"), "\\x1b[2J\\x07");
         assert_eq!(comm("\u{202e}drowssap".as_bytes()), "\\u{202e}drowssap");
-        assert_eq!(comm("a\u{9b}31m".as_bytes()), "a\\u{9b}31m", "C1 controls steer terminals too");
+        assert_eq!(
+            comm("a\u{9b}31m".as_bytes()),
+            "a\\u{9b}31m",
+            "C1 controls steer terminals too"
+        );
         assert_eq!(comm(b"a\xffb\xc3"), "a\\xffb\\xc3");
         assert_eq!(comm(b"a\nb\\n"), "a\\nb\\\\n");
         assert_eq!(comm("\u{200b}\u{2066}".as_bytes()), "\\u{200b}\\u{2066}");

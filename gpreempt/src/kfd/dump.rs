@@ -17,7 +17,10 @@ pub struct ParseError {
 
 impl ParseError {
     pub(super) fn new(line: usize, what: impl Into<String>) -> Self {
-        Self { line, what: what.into() }
+        Self {
+            line,
+            what: what.into(),
+        }
     }
 
     /// For a dump that has text but not one heading in it.
@@ -39,7 +42,10 @@ impl std::error::Error for ParseError {}
 
 /// Lines of a dump with their numbers, without blank ones and trailing white space.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines().enumerate().map(|(at, line)| (at + 1, line.trim_end())).filter(|(_, line)| !line.is_empty())
+    text.lines()
+        .enumerate()
+        .map(|(at, line)| (at + 1, line.trim_end()))
+        .filter(|(_, line)| !line.is_empty())
 }
 
 /// `  00000020: 0000fcc0 00000000 ...`: the number before the colon and at most 8 words. `None` if it is no such line.
@@ -49,15 +55,23 @@ pub(super) fn row(line: &str) -> Option<(u32, impl Iterator<Item = Option<u32>> 
         return None;
     }
     let offset = u32::from_str_radix(offset, 16).ok()?;
-    Some((offset, words.split_ascii_whitespace().map(|word| word_of(word))))
+    Some((offset, words.split_ascii_whitespace().map(word_of)))
 }
 
 fn word_of(word: &str) -> Option<u32> {
-    (word.len() == 8).then(|| u32::from_str_radix(word, 16).ok()).flatten()
+    (word.len() == 8)
+        .then(|| u32::from_str_radix(word, 16).ok())
+        .flatten()
 }
 
 /// `Node 2, gpu_id f7bc:`.
 pub(super) fn node(line: &str) -> Option<(u32, GpuId)> {
-    let (node, gpu_id) = line.strip_prefix("Node ")?.strip_suffix(':')?.split_once(", gpu_id ")?;
-    Some((node.parse().ok()?, GpuId(u32::from_str_radix(gpu_id, 16).ok()?)))
+    let (node, gpu_id) = line
+        .strip_prefix("Node ")?
+        .strip_suffix(':')?
+        .split_once(", gpu_id ")?;
+    Some((
+        node.parse().ok()?,
+        GpuId(u32::from_str_radix(gpu_id, 16).ok()?),
+    ))
 }

@@ -116,7 +116,10 @@ impl Slot {
         let raw = match self.kind {
             SlotKind::Sdma { .. } => {
                 let first = self.registers.first()?.0;
-                self.registers.iter().find(|(address, _)| *address == first + SDMA_DOORBELL_OFFSET)?.1
+                self.registers
+                    .iter()
+                    .find(|(address, _)| *address == first + SDMA_DOORBELL_OFFSET)?
+                    .1
             }
             _ => self.value(15),
         };
@@ -128,7 +131,11 @@ impl NodeHqds {
     /// Compute slots of one XCC: in use, and all.
     #[must_use]
     pub fn compute_slots(&self, xcc: u32) -> (usize, usize) {
-        let of_xcc = || self.slots.iter().filter(|s| s.xcc == xcc && matches!(s.kind, SlotKind::Compute { .. }));
+        let of_xcc = || {
+            self.slots
+                .iter()
+                .filter(|s| s.xcc == xcc && matches!(s.kind, SlotKind::Compute { .. }))
+        };
         (of_xcc().filter(|s| s.is_active()).count(), of_xcc().count())
     }
 }
@@ -145,7 +152,12 @@ pub fn parse(text: &str) -> Result<Vec<NodeHqds>, ParseError> {
         last = number;
         if let Some((node, gpu_id)) = node(line) {
             check(nodes.last(), number)?;
-            nodes.push(NodeHqds { node, gpu_id, stopped: false, slots: Vec::new() });
+            nodes.push(NodeHqds {
+                node,
+                gpu_id,
+                stopped: false,
+                slots: Vec::new(),
+            });
             continue;
         }
         let Some(node) = nodes.last_mut() else {
@@ -155,18 +167,29 @@ pub fn parse(text: &str) -> Result<Vec<NodeHqds>, ParseError> {
             node.stopped = true;
         } else if let Some((xcc, kind)) = heading(line.trim_start()) {
             check_slot(node.slots.last(), number)?;
-            node.slots.push(Slot { xcc, kind, registers: Vec::new() });
+            node.slots.push(Slot {
+                xcc,
+                kind,
+                registers: Vec::new(),
+            });
         } else if let Some((address, words)) = row(line) {
             let Some(slot) = node.slots.last_mut() else {
-                return Err(ParseError::new(number, "registers before the heading of a slot"));
+                return Err(ParseError::new(
+                    number,
+                    "registers before the heading of a slot",
+                ));
             };
             for (at, word) in (0..).zip(words) {
-                let value = word.ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?;
+                let value = word
+                    .ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?;
                 let address: u32 = address;
                 slot.registers.push((address.wrapping_add(at * 4), value));
             }
         } else {
-            return Err(ParseError::new(number, format!("not understood: {:?}", line.trim_start())));
+            return Err(ParseError::new(
+                number,
+                format!("not understood: {:?}", line.trim_start()),
+            ));
         }
     }
     check(nodes.last(), last)?;
@@ -176,17 +199,27 @@ pub fn parse(text: &str) -> Result<Vec<NodeHqds>, ParseError> {
 fn check(node: Option<&NodeHqds>, line: usize) -> Result<(), ParseError> {
     let Some(node) = node else { return Ok(()) };
     if node.slots.is_empty() && !node.stopped {
-        return Err(ParseError::new(line, format!("no slot of node {} was found", node.node)));
+        return Err(ParseError::new(
+            line,
+            format!("no slot of node {} was found", node.node),
+        ));
     }
     check_slot(node.slots.last(), line)
 }
 
 fn check_slot(slot: Option<&Slot>, line: usize) -> Result<(), ParseError> {
     let Some(slot) = slot else { return Ok(()) };
-    let least = if matches!(slot.kind, SlotKind::Sdma { .. }) { 1 } else { COMPUTE_REGISTERS };
+    let least = if matches!(slot.kind, SlotKind::Sdma { .. }) {
+        1
+    } else {
+        COMPUTE_REGISTERS
+    };
     if slot.registers.len() < least {
         let got = slot.registers.len();
-        return Err(ParseError::new(line, format!("the slot before has {got} registers instead of {least}")));
+        return Err(ParseError::new(
+            line,
+            format!("the slot before has {got} registers instead of {least}"),
+        ));
     }
     Ok(())
 }
@@ -201,14 +234,26 @@ fn heading(line: &str) -> Option<(u32, SlotKind)> {
         }
         None => (0, line),
     };
-    let mut numbers = what.split([' ', ',']).filter_map(|word| word.parse::<u32>().ok());
+    let mut numbers = what
+        .split([' ', ','])
+        .filter_map(|word| word.parse::<u32>().ok());
     let mut next = || numbers.next();
     let kind = if what.starts_with("HIQ on MEC ") {
-        SlotKind::Hiq { mec: next()?, pipe: next()?, queue: next()? }
+        SlotKind::Hiq {
+            mec: next()?,
+            pipe: next()?,
+            queue: next()?,
+        }
     } else if what.starts_with("CP Pipe ") {
-        SlotKind::Compute { pipe: next()?, queue: next()? }
+        SlotKind::Compute {
+            pipe: next()?,
+            queue: next()?,
+        }
     } else if what.starts_with("SDMA Engine ") {
-        SlotKind::Sdma { engine: next()?, rlc: next()? }
+        SlotKind::Sdma {
+            engine: next()?,
+            rlc: next()?,
+        }
     } else {
         return None;
     };

@@ -27,14 +27,17 @@ pub fn loaded(root: &Root) -> Option<Module> {
 /// A parameter of the module, as sysfs shows it.
 #[must_use]
 pub fn parameter(root: &Root, name: &str) -> Option<String> {
-    root.text(&format!("/sys/module/amdgpu/parameters/{name}")).ok()
+    root.text(&format!("/sys/module/amdgpu/parameters/{name}"))
+        .ok()
 }
 
 /// Whether this kernel could load amdgpu: its module file is installed.
 #[must_use]
 pub fn installed(root: &Root) -> Option<String> {
     let kernel = root.text("/proc/sys/kernel/osrelease").ok()?;
-    let dep = root.text(&format!("/lib/modules/{kernel}/modules.dep")).ok()?;
+    let dep = root
+        .text(&format!("/lib/modules/{kernel}/modules.dep"))
+        .ok()?;
     dep.lines().find_map(|line| {
         let path = line.split(':').next()?;
         let file = path.rsplit('/').next()?;
@@ -54,13 +57,24 @@ pub struct Absent {
 /// Says why amdkfd is not there.
 #[must_use]
 pub fn absent(root: &Root) -> Absent {
-    let kernel = root.text("/proc/sys/kernel/osrelease").unwrap_or_else(|_| "this kernel".to_owned());
+    let kernel = root
+        .text("/proc/sys/kernel/osrelease")
+        .unwrap_or_else(|_| "this kernel".to_owned());
     let (why, fix) = if root.exists("/sys/module/amdgpu") {
-        ("amdgpu is loaded without amdkfd, its compute part".to_owned(), "use a kernel with CONFIG_HSA_AMD".to_owned())
+        (
+            "amdgpu is loaded without amdkfd, its compute part".to_owned(),
+            "use a kernel with CONFIG_HSA_AMD".to_owned(),
+        )
     } else if let Some(path) = installed(root) {
-        (format!("the amdgpu driver is installed but not loaded ({path})"), "`modprobe amdgpu`".to_owned())
+        (
+            format!("the amdgpu driver is installed but not loaded ({path})"),
+            "`modprobe amdgpu`".to_owned(),
+        )
     } else {
-        (format!("no amdgpu driver is loaded, and none is installed for {kernel}"), "install it".to_owned())
+        (
+            format!("no amdgpu driver is loaded, and none is installed for {kernel}"),
+            "install it".to_owned(),
+        )
     };
     Absent { why, fix }
 }

@@ -106,40 +106,65 @@ pub fn parse(text: &str) -> Result<Vec<ProcessMqds>, ParseError> {
     let mut processes: Vec<ProcessMqds> = Vec::new();
     for (number, line) in lines(text) {
         if let Some((pid, pasid)) = process(line) {
-            processes.push(ProcessMqds { pid, pasid, queues: Vec::new() });
+            processes.push(ProcessMqds {
+                pid,
+                pasid,
+                queues: Vec::new(),
+            });
             continue;
         }
         let Some(process) = processes.last_mut() else {
             return Err(ParseError::nothing_found("process"));
         };
         if let Some((kind, gpu_id)) = queue(line) {
-            process.queues.push(QueueMqd { kind, gpu_id, images: Vec::new() });
+            process.queues.push(QueueMqd {
+                kind,
+                gpu_id,
+                images: Vec::new(),
+            });
         } else if let Some((offset, words)) = row(line) {
             let Some(queue) = process.queues.last_mut() else {
-                return Err(ParseError::new(number, "words before the heading of a queue"));
+                return Err(ParseError::new(
+                    number,
+                    "words before the heading of a queue",
+                ));
             };
             if offset == 0 {
                 queue.images.push(Image::default());
             }
             let Some(image) = queue.images.last_mut() else {
-                return Err(ParseError::new(number, "the first line of an image does not start at 0"));
+                return Err(ParseError::new(
+                    number,
+                    "the first line of an image does not start at 0",
+                ));
             };
             if image.0.len() * 4 != offset as usize {
                 let at = image.0.len() * 4;
-                return Err(ParseError::new(number, format!("offset {offset:#x} does not continue the image at {at:#x}")));
+                return Err(ParseError::new(
+                    number,
+                    format!("offset {offset:#x} does not continue the image at {at:#x}"),
+                ));
             }
             for word in words {
-                image.0.push(word.ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?);
+                image.0.push(word.ok_or_else(|| {
+                    ParseError::new(number, "a word is not 8 hexadecimal digits")
+                })?);
             }
         } else if !is_remark(line) {
-            return Err(ParseError::new(number, format!("not understood: {:?}", line.trim_start())));
+            return Err(ParseError::new(
+                number,
+                format!("not understood: {:?}", line.trim_start()),
+            ));
         }
     }
     Ok(processes)
 }
 
 fn process(line: &str) -> Option<(Pid, u32)> {
-    let (pid, pasid) = line.strip_prefix("Process ")?.strip_suffix(':')?.split_once(" PASID ")?;
+    let (pid, pasid) = line
+        .strip_prefix("Process ")?
+        .strip_suffix(':')?
+        .split_once(" PASID ")?;
     let pasid = match pasid.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok()?,
         None => pasid.parse().ok()?,
@@ -161,7 +186,9 @@ fn queue(line: &str) -> Option<(MqdKind, GpuId)> {
 /// Lines by which the driver says that it has nothing to print for a queue.
 fn is_remark(line: &str) -> bool {
     let line = line.trim_start();
-    ["Bad user queue type", "Bad kernel queue type", "Weird:"].iter().any(|start| line.starts_with(start))
+    ["Bad user queue type", "Bad kernel queue type", "Weird:"]
+        .iter()
+        .any(|start| line.starts_with(start))
 }
 
 #[cfg(test)]

@@ -40,13 +40,24 @@ pub fn read(root: &Root) -> io::Result<Vec<SysfsQueue>> {
     let mut queues = Vec::new();
     for pid in processes(root)? {
         let dir = format!("{PROC}/{pid}/queues");
-        let Ok(ids) = numbered(root, &dir) else { continue };
+        let Ok(ids) = numbered(root, &dir) else {
+            continue;
+        };
         for id in ids {
-            let number = |file: &str| root.text(&format!("{dir}/{id}/{file}")).ok()?.parse::<u64>().ok();
-            let (Some(size), Some(kind), Some(gpu)) = (number("size"), number("type"), number("gpuid")) else {
+            let number = |file: &str| {
+                root.text(&format!("{dir}/{id}/{file}"))
+                    .ok()?
+                    .parse::<u64>()
+                    .ok()
+            };
+            let (Some(size), Some(kind), Some(gpu)) =
+                (number("size"), number("type"), number("gpuid"))
+            else {
                 continue;
             };
-            let (Ok(queue_type), Ok(gpu_id)) = (u32::try_from(kind), u32::try_from(gpu)) else { continue };
+            let (Ok(queue_type), Ok(gpu_id)) = (u32::try_from(kind), u32::try_from(gpu)) else {
+                continue;
+            };
             queues.push(SysfsQueue {
                 pid,
                 queue_id: QueueId(id),
@@ -65,8 +76,9 @@ fn numbered(root: &Root, dir: &str) -> io::Result<Vec<u32>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(io::Error::new(e.kind(), format!("{dir}: {e}"))),
     };
-    let mut numbers: Vec<u32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut numbers: Vec<u32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

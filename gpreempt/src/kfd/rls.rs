@@ -59,7 +59,15 @@ impl NodeRunlist {
     /// Compute queues in the runlist.
     #[must_use]
     pub fn compute_queues(&self) -> usize {
-        self.count(|p| matches!(p, Packet::MapQueue { engine: Engine::Compute, .. }))
+        self.count(|p| {
+            matches!(
+                p,
+                Packet::MapQueue {
+                    engine: Engine::Compute,
+                    ..
+                }
+            )
+        })
     }
 
     /// Processes in the runlist, also those without an active queue.
@@ -91,7 +99,11 @@ pub fn parse(text: &str) -> Result<Vec<NodeRunlist>, ParseError> {
         last = number;
         if let Some((node, gpu_id)) = node(line) {
             finish(nodes.last_mut(), &mut words, number)?;
-            nodes.push(NodeRunlist { node, gpu_id, packets: None });
+            nodes.push(NodeRunlist {
+                node,
+                gpu_id,
+                packets: None,
+            });
             continue;
         }
         if nodes.is_empty() {
@@ -101,24 +113,39 @@ pub fn parse(text: &str) -> Result<Vec<NodeRunlist>, ParseError> {
             continue;
         }
         let Some((offset, row)) = row(line) else {
-            return Err(ParseError::new(number, format!("not understood: {:?}", line.trim_start())));
+            return Err(ParseError::new(
+                number,
+                format!("not understood: {:?}", line.trim_start()),
+            ));
         };
         if words.len() * 4 != offset as usize {
-            return Err(ParseError::new(number, format!("offset {offset:#x} does not continue the runlist")));
+            return Err(ParseError::new(
+                number,
+                format!("offset {offset:#x} does not continue the runlist"),
+            ));
         }
         for word in row {
-            words.push(word.ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?);
+            words.push(
+                word.ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?,
+            );
         }
     }
     finish(nodes.last_mut(), &mut words, last)?;
     Ok(nodes)
 }
 
-fn finish(node: Option<&mut NodeRunlist>, words: &mut Vec<u32>, line: usize) -> Result<(), ParseError> {
+fn finish(
+    node: Option<&mut NodeRunlist>,
+    words: &mut Vec<u32>,
+    line: usize,
+) -> Result<(), ParseError> {
     if let (Some(node), false) = (node, words.is_empty()) {
         let packets = packets(words).map_err(|what| ParseError::new(line, what))?;
         if packets.is_empty() {
-            return Err(ParseError::new(line, format!("the runlist of node {} holds no packet", node.node)));
+            return Err(ParseError::new(
+                line,
+                format!("the runlist of node {} holds no packet", node.node),
+            ));
         }
         node.packets = Some(packets);
     }
@@ -140,7 +167,10 @@ fn packets(mut words: &[u32]) -> Result<Vec<Packet>, String> {
         let opcode = u8::try_from(header >> 8 & 0xff).unwrap_or_default();
         let len = (header >> 16 & 0x3fff) as usize + 2;
         let Some((packet, rest)) = words.split_at_checked(len) else {
-            return Err(format!("packet {header:08x} of {len} words is cut off after {}", words.len()));
+            return Err(format!(
+                "packet {header:08x} of {len} words is cut off after {}",
+                words.len()
+            ));
         };
         let wide = |at: usize| u64::from(packet[at]) | u64::from(packet[at + 1]) << 32;
         packets.push(match (opcode, len) {

@@ -19,10 +19,12 @@ pub fn comm(root: &Root, pid: Pid) -> Option<Comm> {
 pub fn cgroup(root: &Root, pid: Pid, cgroup_id: u64) -> Option<String> {
     let text = std::fs::read_to_string(root.path(&format!("/proc/{pid}/cgroup"))).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].iter().find_map(|mount| {
-        let meta = std::fs::metadata(root.path(&format!("{mount}{path}"))).ok()?;
-        (meta.ino() == cgroup_id).then(|| path.to_owned())
-    })
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .find_map(|mount| {
+            let meta = std::fs::metadata(root.path(&format!("{mount}{path}"))).ok()?;
+            (meta.ino() == cgroup_id).then(|| path.to_owned())
+        })
 }
 
 #[cfg(test)]

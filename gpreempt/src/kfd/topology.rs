@@ -33,7 +33,12 @@ impl GpuNode {
     #[must_use]
     pub fn gfx(&self) -> String {
         let version = self.property("gfx_target_version");
-        format!("gfx{}{:x}{:x}", version / 10_000, version / 100 % 100, version % 100)
+        format!(
+            "gfx{}{:x}{:x}",
+            version / 10_000,
+            version / 100 % 100,
+            version % 100
+        )
     }
 
     /// Major number of the graphics IP: 9 for MI200 and MI300, 11 and up schedule through MES.
@@ -59,7 +64,12 @@ impl GpuNode {
     #[must_use]
     pub fn pci(&self) -> String {
         let location = self.property("location_id");
-        format!("{:04x}:{:02x}:{:02x}.0", self.property("domain"), location >> 8 & 0xff, location >> 3 & 0x1f)
+        format!(
+            "{:04x}:{:02x}:{:02x}.0",
+            self.property("domain"),
+            location >> 8 & 0xff,
+            location >> 3 & 0x1f
+        )
     }
 
     /// Device-wide id, the same for all partitions of a GPU; 0 where there is none.
@@ -78,12 +88,18 @@ pub fn read(root: &Root) -> Vec<GpuNode> {
     let mut nodes: Vec<GpuNode> = entries
         .filter_map(|entry| {
             let node: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let gpu_id: u32 = root.text(&format!("{NODES}/{node}/gpu_id")).ok()?.parse().ok()?;
+            let gpu_id: u32 = root
+                .text(&format!("{NODES}/{node}/gpu_id"))
+                .ok()?
+                .parse()
+                .ok()?;
             let properties = root.text(&format!("{NODES}/{node}/properties")).ok()?;
             (gpu_id != 0).then(|| GpuNode {
                 node,
                 gpu_id: GpuId(gpu_id),
-                name: root.text(&format!("{NODES}/{node}/name")).unwrap_or_default(),
+                name: root
+                    .text(&format!("{NODES}/{node}/name"))
+                    .unwrap_or_default(),
                 properties: parse_properties(&properties),
             })
         })
@@ -106,12 +122,22 @@ mod tests {
     use super::*;
 
     fn node(properties: &str) -> GpuNode {
-        GpuNode { node: 2, gpu_id: GpuId(1), name: String::new(), properties: parse_properties(properties) }
+        GpuNode {
+            node: 2,
+            gpu_id: GpuId(1),
+            name: String::new(),
+            properties: parse_properties(properties),
+        }
     }
 
     #[test]
     fn names_as_the_compiler_does() {
-        for (version, gfx) in [(90402, "gfx942"), (90010, "gfx90a"), (110000, "gfx1100"), (120001, "gfx1201")] {
+        for (version, gfx) in [
+            (90402, "gfx942"),
+            (90010, "gfx90a"),
+            (110000, "gfx1100"),
+            (120001, "gfx1201"),
+        ] {
             assert_eq!(node(&format!("gfx_target_version {version}\n")).gfx(), gfx);
         }
     }

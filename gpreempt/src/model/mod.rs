@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 pub use tally::Tally;
 
-use crate::event::{Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType};
+use crate::event::{
+    Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
+};
 use names::Names;
 
 /// A process that has /dev/kfd open.
@@ -128,20 +130,31 @@ impl Model {
             ..Context::default()
         };
         match happening.event {
-            Event::ProcessAttached { start_boottime_ns, ns_pid, comm, .. } => {
+            Event::ProcessAttached {
+                start_boottime_ns,
+                ns_pid,
+                comm,
+                ..
+            } => {
                 if let Some(pid) = pid {
                     self.attach(pid, start_boottime_ns, ts_ns, ns_pid, comm);
                     context.cgroup = self.processes.get(&pid).and_then(|p| p.cgroup.clone());
                 }
-                context.comm = Some(comm);
+                context.comm = named(comm).or(context.comm);
             }
             Event::ProcessExited { comm, .. } => {
                 if let Some(pid) = pid {
                     self.exit(pid, ts_ns, comm, &mut context);
                 }
-                context.comm = Some(comm);
+                context.comm = named(comm).or(context.comm);
             }
-            Event::QueueExisting { gpu_id, queue_id, queue_type, ring_bytes, comm } => {
+            Event::QueueExisting {
+                gpu_id,
+                queue_id,
+                queue_type,
+                ring_bytes,
+                comm,
+            } => {
                 if let Some(pid) = pid {
                     let queue = Queue {
                         created_ns: None,
@@ -152,13 +165,29 @@ impl Model {
                         percent: None,
                         doorbell: None,
                     };
-                    self.queues.entry(QueueKey { pid, gpu_id, queue_id }).or_insert(queue);
-                    self.process(pid).comm = Some(comm);
+                    self.queues
+                        .entry(QueueKey {
+                            pid,
+                            gpu_id,
+                            queue_id,
+                        })
+                        .or_insert(queue);
+                    let process = self.process(pid);
+                    process.comm = named(comm).or(process.comm);
                 }
-                context.comm = Some(comm);
+                context.comm = named(comm).or(context.comm);
             }
             Event::QueueCreated {
-                gpu_id, queue_id, queue_type, format, ring_bytes, priority, percent, doorbell, comm, ..
+                gpu_id,
+                queue_id,
+                queue_type,
+                format,
+                ring_bytes,
+                priority,
+                percent,
+                doorbell,
+                comm,
+                ..
             } => {
                 if let Some(pid) = pid {
                     let queue = Queue {
@@ -170,25 +199,51 @@ impl Model {
                         percent: Some(percent),
                         doorbell: Some(doorbell),
                     };
-                    self.queues.insert(QueueKey { pid, gpu_id, queue_id }, queue);
-                    self.process(pid).comm = Some(comm);
+                    self.queues.insert(
+                        QueueKey {
+                            pid,
+                            gpu_id,
+                            queue_id,
+                        },
+                        queue,
+                    );
+                    let process = self.process(pid);
+                    process.comm = named(comm).or(process.comm);
                 }
-                context.comm = Some(comm);
+                context.comm = named(comm).or(context.comm);
                 context.created_ns = Some(ts_ns);
             }
-            Event::QueueUpdated { gpu_id, queue_id, priority, percent, .. } => {
-                if let Some(queue) =
-                    pid.and_then(|pid| self.queues.get_mut(&QueueKey { pid, gpu_id, queue_id }))
-                {
+            Event::QueueUpdated {
+                gpu_id,
+                queue_id,
+                priority,
+                percent,
+                ..
+            } => {
+                if let Some(queue) = pid.and_then(|pid| {
+                    self.queues.get_mut(&QueueKey {
+                        pid,
+                        gpu_id,
+                        queue_id,
+                    })
+                }) {
                     queue.priority = Some(priority);
                     queue.percent = Some(percent);
                     context.created_ns = queue.created_ns;
                 }
             }
             Event::QueueDestroyed { gpu_id, queue_id } => {
-                if let Some(queue) = pid.and_then(|pid| self.queues.remove(&QueueKey { pid, gpu_id, queue_id })) {
+                if let Some(queue) = pid.and_then(|pid| {
+                    self.queues.remove(&QueueKey {
+                        pid,
+                        gpu_id,
+                        queue_id,
+                    })
+                }) {
                     context.created_ns = queue.created_ns;
-                    context.lifetime_ns = queue.created_ns.map(|created| ts_ns.saturating_sub(created));
+                    context.lifetime_ns = queue
+                        .created_ns
+                        .map(|created| ts_ns.saturating_sub(created));
                 }
             }
             Event::RunlistUnmapped { gpu_id, .. } => {
@@ -197,7 +252,13 @@ impl Model {
                 // The driver keeps the runlist as active when taking it off failed (unmap_queues_cpsch, Linux 6.12).
                 gpu.mapped = happening.status != 0;
             }
-            Event::RunlistMapped { gpu_id, queues, cp_queues, processes, oversubscribed } => {
+            Event::RunlistMapped {
+                gpu_id,
+                queues,
+                cp_queues,
+                processes,
+                oversubscribed,
+            } => {
                 let gpu = self.gpus.entry(gpu_id).or_default();
                 gpu.maps += 1;
                 gpu.mapped = happening.status == 0;
@@ -209,7 +270,10 @@ impl Model {
             Event::ProcessEvicted { gpu_id, reason, .. } => {
                 if let Some(pid) = pid {
                     // Evictions nest; the first one stops the queues, also if it reports an error (evict_process_queues_cpsch).
-                    self.evictions.entry((pid, gpu_id)).or_insert(Eviction { since_ns: ts_ns, reason });
+                    self.evictions.entry((pid, gpu_id)).or_insert(Eviction {
+                        since_ns: ts_ns,
+                        reason,
+                    });
                 }
             }
             Event::ProcessRestored { gpu_id, depth } => {
@@ -242,10 +306,21 @@ impl Model {
         })
     }
 
-    fn attach(&mut self, pid: Pid, start_boottime_ns: u64, ts_ns: u64, ns_pid: Option<u32>, comm: Comm) {
+    fn attach(
+        &mut self,
+        pid: Pid,
+        start_boottime_ns: u64,
+        ts_ns: u64,
+        ns_pid: Option<u32>,
+        comm: Comm,
+    ) {
         if let Entry::Occupied(old) = self.processes.entry(pid) {
             // Another process under the same pid: the exit of the first was not seen, so its queues are stale.
-            if old.get().start_boottime_ns.is_some_and(|start| start != start_boottime_ns) {
+            if old
+                .get()
+                .start_boottime_ns
+                .is_some_and(|start| start != start_boottime_ns)
+            {
                 old.remove();
                 self.queues.retain(|key, _| key.pid != pid);
                 self.evictions.retain(|(owner, _), _| *owner != pid);
@@ -256,18 +331,20 @@ impl Model {
         process.start_boottime_ns = Some(start_boottime_ns);
         // Every open of /dev/kfd tells; the first one counts.
         process.attached_ns.get_or_insert(ts_ns);
-        process.comm = Some(comm);
+        process.comm = named(comm).or(process.comm);
         process.ns_pid = ns_pid;
     }
 
     fn exit(&mut self, pid: Pid, ts_ns: u64, comm: Comm, context: &mut Context) {
         if let Some(process) = self.processes.remove(&pid) {
-            context.lifetime_ns = process.attached_ns.map(|attached| ts_ns.saturating_sub(attached));
+            context.lifetime_ns = process
+                .attached_ns
+                .map(|attached| ts_ns.saturating_sub(attached));
             context.ns_pid = process.ns_pid;
             context.cgroup = process.cgroup;
         }
         // Its queues follow with records of their own, from the worker that tears it down.
-        self.names.learn(pid, Some(comm));
+        self.names.learn(pid, named(comm).or(context.comm));
         self.evictions.retain(|(owner, _), _| *owner != pid);
     }
 
@@ -283,7 +360,9 @@ impl Model {
     /// True if the name of this process was never asked for: the caller may look it up and [`learn`](Self::learn) it.
     #[must_use]
     pub fn wants_name(&self, pid: Pid) -> bool {
-        pid.0 != 0 && self.processes.get(&pid).is_none_or(|p| p.comm.is_none()) && self.names.get(pid).is_none()
+        pid.0 != 0
+            && self.processes.get(&pid).is_none_or(|p| p.comm.is_none())
+            && self.names.get(pid).is_none()
     }
 
     /// Tells the name of a process that is not a GPU process, or that there is none to be had.
@@ -331,6 +410,11 @@ impl Model {
         self.evictions.clear();
         self.tally.source_restarted();
     }
+}
+
+/// A kernel whose `task_struct` could not be read gives empty names.
+fn named(comm: Comm) -> Option<Comm> {
+    (!comm.is_empty()).then_some(comm)
 }
 
 #[cfg(test)]

@@ -44,7 +44,10 @@ impl Tally {
 
     /// Kinds that occurred, and how often.
     pub fn by_kind(&self) -> impl Iterator<Item = (Kind, u64)> + '_ {
-        Kind::ALL.iter().map(|kind| (*kind, self.by_kind[kind.index()])).filter(|(_, n)| *n > 0)
+        Kind::ALL
+            .iter()
+            .map(|kind| (*kind, self.by_kind[kind.index()]))
+            .filter(|(_, n)| *n > 0)
     }
 }
 

@@ -39,22 +39,40 @@ fn created(queue_id: u32) -> Event {
 }
 
 fn destroyed(queue_id: u32) -> Event {
-    Event::QueueDestroyed { gpu_id: GPU, queue_id: QueueId(queue_id) }
+    Event::QueueDestroyed {
+        gpu_id: GPU,
+        queue_id: QueueId(queue_id),
+    }
 }
 
 fn attached(start_boottime_ns: u64, name: &str) -> Event {
-    Event::ProcessAttached { start_boottime_ns, cgroup_id: 1, ns_pid: Some(5), comm: comm(name) }
+    Event::ProcessAttached {
+        start_boottime_ns,
+        cgroup_id: 1,
+        ns_pid: Some(5),
+        comm: comm(name),
+    }
 }
 
 fn evicted(reason: EvictReason, depth: u32) -> Event {
-    Event::ProcessEvicted { gpu_id: GPU, reason, depth }
+    Event::ProcessEvicted {
+        gpu_id: GPU,
+        reason,
+        depth,
+    }
 }
 
 #[test]
 fn a_queue_lives_from_create_to_destroy() {
     let mut model = Model::default();
     model.apply(&at(100, 7, created(0)));
-    let updated = Event::QueueUpdated { gpu_id: GPU, queue_id: QueueId(0), priority: 3, percent: 0, active: false };
+    let updated = Event::QueueUpdated {
+        gpu_id: GPU,
+        queue_id: QueueId(0),
+        priority: 3,
+        percent: 0,
+        active: false,
+    };
     assert_eq!(model.apply(&at(150, 7, updated)).created_ns, Some(100));
     assert_eq!(model.queues().next().unwrap().1.percent, Some(0));
     let context = model.apply(&at(400, 7, destroyed(0)));
@@ -69,8 +87,14 @@ fn the_same_id_in_two_processes_is_two_queues() {
     let mut model = Model::default();
     model.apply(&at(100, 7, created(0)));
     model.apply(&at(200, 8, created(0)));
-    assert_eq!(model.apply(&at(300, 7, destroyed(0))).lifetime_ns, Some(200));
-    assert_eq!(model.apply(&at(300, 8, destroyed(0))).lifetime_ns, Some(100));
+    assert_eq!(
+        model.apply(&at(300, 7, destroyed(0))).lifetime_ns,
+        Some(200)
+    );
+    assert_eq!(
+        model.apply(&at(300, 8, destroyed(0))).lifetime_ns,
+        Some(100)
+    );
 }
 
 #[test]
@@ -85,7 +109,10 @@ fn an_existing_queue_has_no_known_age() {
     };
     model.apply(&at(50, 7, existing));
     let context = model.apply(&at(90, 7, destroyed(2)));
-    assert_eq!((context.lifetime_ns, context.created_ns, context.comm), (None, None, Some(comm("old"))));
+    assert_eq!(
+        (context.lifetime_ns, context.created_ns, context.comm),
+        (None, None, Some(comm("old")))
+    );
 }
 
 #[test]
@@ -108,11 +135,38 @@ fn nested_evictions_count_from_the_first_to_the_last() {
     let mut model = Model::default();
     model.apply(&at(1000, 7, evicted(EvictReason::Ttm, 1)));
     model.apply(&at(2000, 7, evicted(EvictReason::Userptr, 2)));
-    let inner = model.apply(&at(3000, 7, Event::ProcessRestored { gpu_id: GPU, depth: 1 }));
-    assert_eq!((inner.evicted_ns, inner.reason), (None, Some(EvictReason::Ttm)));
-    let outer = model.apply(&at(5000, 7, Event::ProcessRestored { gpu_id: GPU, depth: 0 }));
-    assert_eq!((outer.evicted_ns, outer.reason), (Some(4000), Some(EvictReason::Ttm)));
-    let stray = model.apply(&at(6000, 7, Event::ProcessRestored { gpu_id: GPU, depth: 0 }));
+    let inner = model.apply(&at(
+        3000,
+        7,
+        Event::ProcessRestored {
+            gpu_id: GPU,
+            depth: 1,
+        },
+    ));
+    assert_eq!(
+        (inner.evicted_ns, inner.reason),
+        (None, Some(EvictReason::Ttm))
+    );
+    let outer = model.apply(&at(
+        5000,
+        7,
+        Event::ProcessRestored {
+            gpu_id: GPU,
+            depth: 0,
+        },
+    ));
+    assert_eq!(
+        (outer.evicted_ns, outer.reason),
+        (Some(4000), Some(EvictReason::Ttm))
+    );
+    let stray = model.apply(&at(
+        6000,
+        7,
+        Event::ProcessRestored {
+            gpu_id: GPU,
+            depth: 0,
+        },
+    ));
     assert_eq!(stray.evicted_ns, None);
 }
 
@@ -122,13 +176,20 @@ fn names_outlive_the_process_for_its_teardown() {
     model.apply(&at(10, 7, attached(1, "job")));
     model.set_cgroup(Pid(7), "/kubepods/pod1".into());
     model.apply(&at(20, 7, created(0)));
-    let exited = Event::ProcessExited { start_boottime_ns: 1, ns_pid: None, comm: comm("job") };
+    let exited = Event::ProcessExited {
+        start_boottime_ns: 1,
+        ns_pid: None,
+        comm: comm("job"),
+    };
     let context = model.apply(&at(30, 7, exited));
     assert_eq!(context.lifetime_ns, Some(20));
     assert_eq!(context.ns_pid, Some(5));
     assert_eq!(context.cgroup.as_deref(), Some("/kubepods/pod1"));
     let context = model.apply(&at(40, 7, destroyed(0)));
-    assert_eq!((context.comm, context.lifetime_ns), (Some(comm("job")), Some(20)));
+    assert_eq!(
+        (context.comm, context.lifetime_ns),
+        (Some(comm("job")), Some(20))
+    );
 }
 
 #[test]
@@ -140,7 +201,19 @@ fn a_reused_pid_does_not_inherit() {
     model.apply(&at(30, 7, attached(2, "second")));
     assert_eq!(model.queues().count(), 0, "the exit of the first was lost");
     assert_eq!(model.comm(Pid(7)), Some(comm("second")));
-    assert_eq!(model.apply(&at(40, 7, Event::ProcessRestored { gpu_id: GPU, depth: 0 })).evicted_ns, None);
+    assert_eq!(
+        model
+            .apply(&at(
+                40,
+                7,
+                Event::ProcessRestored {
+                    gpu_id: GPU,
+                    depth: 0
+                }
+            ))
+            .evicted_ns,
+        None
+    );
 }
 
 #[test]
@@ -150,23 +223,69 @@ fn a_second_open_keeps_queues_and_age() {
     model.apply(&at(20, 7, created(0)));
     model.apply(&at(30, 7, attached(1, "job")));
     assert_eq!(model.queues().count(), 1);
-    let exited = Event::ProcessExited { start_boottime_ns: 1, ns_pid: None, comm: comm("job") };
+    let exited = Event::ProcessExited {
+        start_boottime_ns: 1,
+        ns_pid: None,
+        comm: comm("job"),
+    };
     assert_eq!(model.apply(&at(40, 7, exited)).lifetime_ns, Some(30));
 }
 
 #[test]
 fn a_node_remembers_its_runlist() {
     let mut model = Model::default();
-    let map = Event::RunlistMapped { gpu_id: GPU, queues: 30, cp_queues: 26, processes: 3, oversubscribed: true };
+    let map = Event::RunlistMapped {
+        gpu_id: GPU,
+        queues: 30,
+        cp_queues: 26,
+        processes: 3,
+        oversubscribed: true,
+    };
     model.apply(&at(1, 7, map));
     let gpu = model.gpu(GPU).unwrap();
     assert!(gpu.mapped && gpu.oversubscribed);
-    let unmap = Event::RunlistUnmapped { gpu_id: GPU, filter: UnmapFilter::Dynamic, lock_wait_ns: 0, fence_ns: 0 };
-    let hung = Happening { status: -62, ..at(2, 7, unmap) };
+    let unmap = Event::RunlistUnmapped {
+        gpu_id: GPU,
+        filter: UnmapFilter::Dynamic,
+        lock_wait_ns: 0,
+        fence_ns: 0,
+    };
+    let hung = Happening {
+        status: -62,
+        ..at(2, 7, unmap)
+    };
     model.apply(&hung);
-    assert!(model.gpu(GPU).unwrap().mapped, "a failed unmap leaves the runlist where it is");
+    assert!(
+        model.gpu(GPU).unwrap().mapped,
+        "a failed unmap leaves the runlist where it is"
+    );
     model.apply(&at(3, 7, unmap));
     assert!(!model.gpu(GPU).unwrap().mapped);
+}
+
+#[test]
+fn an_empty_name_does_not_hide_a_known_one() {
+    let mut model = Model::default();
+    model.apply(&at(10, 7, attached(1, "")));
+    assert!(model.wants_name(Pid(7)), "it can be looked up elsewhere");
+    model.learn(Pid(7), Some(comm("job")));
+    assert_eq!(
+        model.apply(&at(20, 7, attached(1, ""))).comm,
+        Some(comm("job"))
+    );
+    assert!(model.wants_name(Pid(7)), "it may be another process by now");
+    model.learn(Pid(7), Some(comm("job")));
+    assert_eq!(
+        model.apply(&at(30, 7, destroyed(0))).comm,
+        Some(comm("job"))
+    );
+    let exited = Event::ProcessExited {
+        start_boottime_ns: 1,
+        ns_pid: None,
+        comm: comm(""),
+    };
+    assert_eq!(model.apply(&at(40, 7, exited)).comm, Some(comm("job")));
+    assert_eq!(model.comm(Pid(7)), Some(comm("job")));
 }
 
 #[test]
@@ -188,7 +307,11 @@ fn any_happening() -> impl Strategy<Value = Happening> {
         (0u64..3).prop_map(|start| attached(start, "job")),
         (1u32..3).prop_map(|depth| evicted(EvictReason::Ttm, depth)),
         (0u32..2).prop_map(|depth| Event::ProcessRestored { gpu_id: GPU, depth }),
-        Just(Event::ProcessExited { start_boottime_ns: 1, ns_pid: None, comm: comm("job") }),
+        Just(Event::ProcessExited {
+            start_boottime_ns: 1,
+            ns_pid: None,
+            comm: comm("job")
+        }),
         Just(Event::QueueRejected),
     ];
     (any::<u64>(), 0u32..4, event).prop_map(|(ts_ns, pid, event)| at(ts_ns, pid, event))

@@ -29,9 +29,14 @@ impl Filter {
         let pids = [happening.pid, Pid::known(happening.actor_pid.0)];
         let comms = [context.comm, context.actor_comm];
         passes(&self.kinds, |kind| *kind == event.kind())
-            && passes(&self.gpus, |gpu| event.gpu_id().is_some_and(|id| gpu.is(id)))
+            && passes(&self.gpus, |gpu| {
+                event.gpu_id().is_some_and(|id| gpu.is(id))
+            })
             && (of_all_processes || passes(&self.pids, |pid| pids.contains(&Some(*pid))))
-            && (of_all_processes || passes(&self.comms, |glob| comms.iter().flatten().any(|c| glob.matches(c))))
+            && (of_all_processes
+                || passes(&self.comms, |glob| {
+                    comms.iter().flatten().any(|c| glob.matches(c))
+                }))
     }
 }
 
@@ -64,7 +69,10 @@ impl FromStr for GpuArg {
         };
         let hex = u32::from_str_radix(digits, 16).ok();
         if decimal.is_none() && hex.is_none() {
-            return Err("expected a gpu_id: 52a1 or 0x52a1 as tables print it, 21153 as JSON does".to_owned());
+            return Err(
+                "expected a gpu_id: 52a1 or 0x52a1 as tables print it, 21153 as JSON does"
+                    .to_owned(),
+            );
         }
         Ok(Self { decimal, hex })
     }
@@ -95,7 +103,9 @@ impl FromStr for CommGlob {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        glob::Pattern::new(text).map(Self).map_err(|e| e.msg.to_owned())
+        glob::Pattern::new(text)
+            .map(Self)
+            .map_err(|e| e.msg.to_owned())
     }
 }
 
@@ -114,13 +124,21 @@ mod tests {
             pid: Pid::known(pid),
             actor_pid: Pid(actor),
             actor_tid: actor,
-            event: Event::RunlistUnmapped { gpu_id, filter: UnmapFilter::Dynamic, lock_wait_ns: 0, fence_ns: 0 },
+            event: Event::RunlistUnmapped {
+                gpu_id,
+                filter: UnmapFilter::Dynamic,
+                lock_wait_ns: 0,
+                fence_ns: 0,
+            },
         }
     }
 
     #[test]
     fn a_process_is_found_as_owner_and_as_cause() {
-        let filter = Filter { pids: vec![Pid(7)], ..Filter::default() };
+        let filter = Filter {
+            pids: vec![Pid(7)],
+            ..Filter::default()
+        };
         assert!(filter.shows(&unmap(7, 1), &Context::default()));
         assert!(filter.shows(&unmap(1, 7), &Context::default()));
         assert!(!filter.shows(&unmap(1, 2), &Context::default()));
@@ -129,19 +147,40 @@ mod tests {
     #[test]
     fn kinds_of_filters_add_up() {
         let gpus = vec!["52a1".parse().unwrap()];
-        let filter = Filter { pids: vec![Pid(7)], gpus, kinds: vec![Kind::RunlistUnmapped], ..Filter::default() };
+        let filter = Filter {
+            pids: vec![Pid(7)],
+            gpus,
+            kinds: vec![Kind::RunlistUnmapped],
+            ..Filter::default()
+        };
         assert!(filter.shows(&unmap(7, 1), &Context::default()));
-        let other = Filter { kinds: vec![Kind::RunlistMapped], ..filter };
+        let other = Filter {
+            kinds: vec![Kind::RunlistMapped],
+            ..filter
+        };
         assert!(!other.shows(&unmap(7, 1), &Context::default()));
     }
 
     #[test]
     fn resets_reach_everybody() {
-        let event = Event::GpuReset { gpu_id: GpuId(1), phase: ResetPhase::Pre };
-        let reset = Happening { pid: None, event, ..unmap(0, 3) };
-        let filter = Filter { pids: vec![Pid(7)], ..Filter::default() };
+        let event = Event::GpuReset {
+            gpu_id: GpuId(1),
+            phase: ResetPhase::Pre,
+        };
+        let reset = Happening {
+            pid: None,
+            event,
+            ..unmap(0, 3)
+        };
+        let filter = Filter {
+            pids: vec![Pid(7)],
+            ..Filter::default()
+        };
         assert!(filter.shows(&reset, &Context::default()));
-        let other_gpu = Filter { gpus: vec!["0x2".parse().unwrap()], ..Filter::default() };
+        let other_gpu = Filter {
+            gpus: vec!["0x2".parse().unwrap()],
+            ..Filter::default()
+        };
         assert!(!other_gpu.shows(&reset, &Context::default()));
     }
 
@@ -157,7 +196,10 @@ mod tests {
     #[test]
     fn names_match_as_shells_do() {
         let glob: CommGlob = "kworker/*:[0-9]".parse().unwrap();
-        assert!(glob.matches(&Comm::from_procfs(b"kworker/0:1\n")), "a slash is nothing special");
+        assert!(
+            glob.matches(&Comm::from_procfs(b"kworker/0:1\n")),
+            "a slash is nothing special"
+        );
         assert!(!glob.matches(&Comm::from_procfs(b"python3\n")));
         let escaped: CommGlob = "a*".parse().unwrap();
         assert!(escaped.matches(&Comm::from_procfs(b"a\xff\n")));

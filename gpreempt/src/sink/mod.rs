@@ -3,6 +3,7 @@
 
 pub mod filter;
 pub mod json;
+mod named;
 pub mod record;
 pub mod schema;
 pub mod summary;
@@ -11,6 +12,7 @@ pub mod units;
 
 use std::io;
 
+pub use named::Named;
 use record::Record;
 
 /// Something that shows records.

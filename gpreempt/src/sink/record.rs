@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::event::{
-    Cause, Comm, EvictReason, GpuId, Kind, Pid, QueueFormat, QueueId, QueueType, ResetPhase, UnmapFilter,
+    Cause, Comm, EvictReason, GpuId, Kind, Pid, QueueFormat, QueueId, QueueType, ResetPhase,
+    UnmapFilter,
 };
 
 /// A 64-bit id, written as a string of decimal digits: JSON numbers are exact to 2^53 only in many readers.

@@ -11,8 +11,14 @@ use super::record::{Record, SCHEMA};
 /// JSON schema (draft 2020-12) of one line of `watch --format json`.
 #[must_use]
 pub fn schema() -> String {
-    let mut schema = SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Record>();
-    schema.insert("title".to_owned(), "one line of gpreempt watch --format json".into());
+    let mut schema = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Record>();
+    schema.insert(
+        "title".to_owned(),
+        "one line of gpreempt watch --format json".into(),
+    );
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
     text
@@ -45,9 +51,19 @@ pub fn page() -> String {
          - A field marked *optional* is left out where its value is not known.\n"
     );
     for variant in schema["oneOf"].as_array().into_iter().flatten() {
-        let name = variant["properties"]["type"]["const"].as_str().unwrap_or_default();
-        let _ = writeln!(page, "## {name}\n{}\n", variant["description"].as_str().unwrap_or_default());
-        object(&mut page, resolve(&variant["properties"]["data"], definitions), definitions);
+        let name = variant["properties"]["type"]["const"]
+            .as_str()
+            .unwrap_or_default();
+        let _ = writeln!(
+            page,
+            "## {name}\n{}\n",
+            variant["description"].as_str().unwrap_or_default()
+        );
+        object(
+            &mut page,
+            resolve(&variant["properties"]["data"], definitions),
+            definitions,
+        );
     }
     page.push_str("# Objects and words\n\n");
     for (name, definition) in definitions {
@@ -73,28 +89,55 @@ pub fn page() -> String {
 
 fn is_record(name: &str, schema: &Value) -> bool {
     let reference = format!("#/$defs/{name}");
-    schema["oneOf"].as_array().into_iter().flatten().any(|v| v["properties"]["data"]["$ref"] == reference.as_str())
+    schema["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|v| v["properties"]["data"]["$ref"] == reference.as_str())
 }
 
 fn resolve<'a>(schema: &'a Value, definitions: &'a Map<String, Value>) -> &'a Value {
-    let name = schema["$ref"].as_str().and_then(|r| r.strip_prefix("#/$defs/"));
-    name.and_then(|name| definitions.get(name)).unwrap_or(schema)
+    let name = schema["$ref"]
+        .as_str()
+        .and_then(|r| r.strip_prefix("#/$defs/"));
+    name.and_then(|name| definitions.get(name))
+        .unwrap_or(schema)
 }
 
 fn object(page: &mut String, schema: &Value, definitions: &Map<String, Value>) {
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     page.push_str("| field | type | meaning |\n|---|---|---|\n");
     for (field, value) in schema["properties"].as_object().into_iter().flatten() {
-        let optional = if required.contains(&field.as_str()) { "" } else { ", *optional*" };
-        let meaning = value["description"].as_str().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
-        let _ = writeln!(page, "| `{field}` | {}{optional} | {meaning} |", type_name(value, definitions));
+        let optional = if required.contains(&field.as_str()) {
+            ""
+        } else {
+            ", *optional*"
+        };
+        let meaning = value["description"]
+            .as_str()
+            .unwrap_or_default()
+            .replace('\n', " ")
+            .replace('|', "\\|");
+        let _ = writeln!(
+            page,
+            "| `{field}` | {}{optional} | {meaning} |",
+            type_name(value, definitions)
+        );
     }
     page.push('\n');
 }
 
 /// The type of a field in a few words: `string`, `integer or null`, `Gpu[]`, `QueueType`.
 fn type_name(schema: &Value, definitions: &Map<String, Value>) -> String {
-    if let Some(name) = schema["$ref"].as_str().and_then(|r| r.strip_prefix("#/$defs/")) {
+    if let Some(name) = schema["$ref"]
+        .as_str()
+        .and_then(|r| r.strip_prefix("#/$defs/"))
+    {
         return match definitions.get(name) {
             Some(d) if d["properties"].is_object() || words(d).is_some() => {
                 format!("[{name}](#{})", name.to_lowercase())
@@ -104,13 +147,23 @@ fn type_name(schema: &Value, definitions: &Map<String, Value>) -> String {
         };
     }
     if let Some(any) = schema["anyOf"].as_array() {
-        return any.iter().map(|s| type_name(s, definitions)).collect::<Vec<_>>().join(" or ");
+        return any
+            .iter()
+            .map(|s| type_name(s, definitions))
+            .collect::<Vec<_>>()
+            .join(" or ");
     }
     match &schema["type"] {
-        Value::String(t) if t == "array" => format!("{}[]", type_name(&schema["items"], definitions)),
+        Value::String(t) if t == "array" => {
+            format!("{}[]", type_name(&schema["items"], definitions))
+        }
         Value::String(t) if t == "object" => "object of integers by type".to_owned(),
         Value::String(t) => t.clone(),
-        Value::Array(types) => types.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" or "),
+        Value::Array(types) => types
+            .iter()
+            .filter_map(Value::as_str)
+            .collect::<Vec<_>>()
+            .join(" or "),
         _ => "any".to_owned(),
     }
 }
@@ -121,7 +174,12 @@ fn words(schema: &Value) -> Option<Vec<(&str, &str)>> {
     Some(
         variants
             .iter()
-            .filter_map(|v| Some((v["const"].as_str()?, v["description"].as_str().unwrap_or_default())))
+            .filter_map(|v| {
+                Some((
+                    v["const"].as_str()?,
+                    v["description"].as_str().unwrap_or_default(),
+                ))
+            })
             .collect(),
     )
 }

@@ -12,7 +12,17 @@ pub struct ForPeople<'a>(pub &'a Summary);
 
 impl fmt::Display for ForPeople<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { duration_ns, events, shown, filtered, lost, undecoded, unmatched, read_fault, .. } = self.0;
+        let Summary {
+            duration_ns,
+            events,
+            shown,
+            filtered,
+            lost,
+            undecoded,
+            unmatched,
+            read_fault,
+            ..
+        } = self.0;
         write!(f, "{} in {}", plural(*shown, "event"), Nanos(*duration_ns))?;
         if *filtered > 0 {
             write!(f, ", {filtered} more left out by filters")?;
@@ -23,7 +33,10 @@ impl fmt::Display for ForPeople<'_> {
         }
         for (n, what) in [
             (*undecoded, "not understood (programs of another version?)"),
-            (*unmatched, "calls without record (begun before the start, or the table of calls was full)"),
+            (
+                *unmatched,
+                "calls without record (begun before the start, or the table of calls was full)",
+            ),
             (*read_fault, "unreadable fields shown as 0"),
         ] {
             if n > 0 {

@@ -16,10 +16,16 @@ impl fmt::Display for Nanos {
             1_000..=9_949 => format!("{}.{}µs", tenths(1_000) / 10, tenths(1_000) % 10),
             9_950..=999_499 => format!("{}µs", (ns + 500) / 1_000),
             999_500..=9_994_999 => hundredths(ns, 1_000_000, "ms"),
-            9_995_000..=99_949_999 => format!("{}.{}ms", tenths(1_000_000) / 10, tenths(1_000_000) % 10),
+            9_995_000..=99_949_999 => {
+                format!("{}.{}ms", tenths(1_000_000) / 10, tenths(1_000_000) % 10)
+            }
             99_950_000..=999_499_999 => format!("{}ms", (ns + 500_000) / 1_000_000),
             999_500_000..=9_994_999_999 => hundredths(ns, 1_000_000_000, "s"),
-            9_995_000_000..=59_949_999_999 => format!("{}.{}s", tenths(1_000_000_000) / 10, tenths(1_000_000_000) % 10),
+            9_995_000_000..=59_949_999_999 => format!(
+                "{}.{}s",
+                tenths(1_000_000_000) / 10,
+                tenths(1_000_000_000) % 10
+            ),
             _ => {
                 let s = ns / 1_000_000_000 + u64::from(ns % 1_000_000_000 >= 500_000_000);
                 match s {
@@ -44,7 +50,10 @@ pub struct Bytes(pub u64);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        let text = match units.iter().find(|(unit, _)| self.0 >= *unit && self.0 % unit == 0) {
+        let text = match units
+            .iter()
+            .find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit))
+        {
             Some((unit, name)) => format!("{}{name}", self.0 / unit),
             None => format!("{}B", self.0),
         };

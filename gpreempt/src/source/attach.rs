@@ -61,14 +61,27 @@ enum Side {
 
 impl Attached {
     pub(super) fn new(kprobe_source: Option<(u32, u32)>, fentry: Fentry) -> Self {
-        Self { programs: Vec::new(), links: Vec::new(), kprobe_source, fentry }
+        Self {
+            programs: Vec::new(),
+            links: Vec::new(),
+            kprobe_source,
+            fentry,
+        }
     }
 
     /// Attaches what the plan wants at one function: at its return first, so that no entry waits in vain. All or nothing.
-    pub(super) fn attach(&mut self, programs: &Programs, symbols: &Symbols, planned: &Planned) -> io::Result<()> {
+    pub(super) fn attach(
+        &mut self,
+        programs: &Programs,
+        symbols: &Symbols,
+        planned: &Planned,
+    ) -> io::Result<()> {
         let (loaded_before, links_before) = (self.programs.len(), self.links.len());
         for symbol in &planned.symbols {
-            let sides = [(Side::Exit, planned.programs.exit), (Side::Entry, planned.programs.entry)];
+            let sides = [
+                (Side::Exit, planned.programs.exit),
+                (Side::Entry, planned.programs.entry),
+            ];
             for (side, name) in sides {
                 let Some(name) = name else { continue };
                 if let Err(error) = self.attach_one(programs, symbols, symbol, side, name) {
@@ -102,7 +115,11 @@ impl Attached {
             match tried {
                 Ok((link, program)) => {
                     self.links.push(link);
-                    self.programs.push(Loaded { name: format!("{name}_f"), symbol: symbol.to_owned(), program });
+                    self.programs.push(Loaded {
+                        name: format!("{name}_f"),
+                        symbol: symbol.to_owned(),
+                        program,
+                    });
                     return Ok(());
                 }
                 Err(error) if self.kprobe_source.is_none() => return Err(error),
@@ -110,14 +127,21 @@ impl Attached {
             }
         }
         let Some((source, return_bit)) = self.kprobe_source else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel has no kprobes, and BTF has no such function"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this kernel has no kprobes, and BTF has no such function",
+            ));
         };
         // One kprobe program serves several functions.
         let index = match self.programs.iter().position(|loaded| loaded.name == name) {
             Some(index) => index,
             None => {
                 let program = programs.load(name, ProgramKind::Kprobe)?;
-                self.programs.push(Loaded { name: name.to_owned(), symbol: symbol.to_owned(), program });
+                self.programs.push(Loaded {
+                    name: name.to_owned(),
+                    symbol: symbol.to_owned(),
+                    program,
+                });
                 self.programs.len() - 1
             }
         };
@@ -138,7 +162,10 @@ impl Attached {
 
     /// How many of the programs are attached by fentry.
     pub(super) fn by_fentry(&self) -> usize {
-        self.programs.iter().filter(|loaded| loaded.name.ends_with("_f")).count()
+        self.programs
+            .iter()
+            .filter(|loaded| loaded.name.ends_with("_f"))
+            .count()
     }
 }
 

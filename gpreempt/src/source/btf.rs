@@ -54,7 +54,9 @@ impl Source {
                 into.copy_from_slice(bytes.get(at..end).context("BTF ends too early")?);
                 Ok(())
             }
-            Self::File { file, .. } => file.read_exact_at(into, at as u64).context("BTF ends too early"),
+            Self::File { file, .. } => file
+                .read_exact_at(into, at as u64)
+                .context("BTF ends too early"),
         }
     }
 
@@ -70,7 +72,11 @@ impl Source {
                 *start = at;
             }
             let within = usize::try_from(at - *start)?;
-            word.copy_from_slice(bytes.get(within..within + 4).context("BTF ends too early")?);
+            word.copy_from_slice(
+                bytes
+                    .get(within..within + 4)
+                    .context("BTF ends too early")?,
+            );
         } else {
             self.read(at, &mut word)?;
         }
@@ -108,9 +114,16 @@ impl<'b> Btf<'b> {
     /// When the file cannot be read, is not BTF of this machine's byte order, or ends too early.
     pub fn open(path: &Path, base: Option<&'b Btf<'b>>) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        let bytes = file.metadata().with_context(|| format!("reading {}", path.display()))?.len();
-        let source = Source::File { file, window: RefCell::default() };
-        Self::new(source, usize::try_from(bytes)?, base).with_context(|| format!("the BTF in {}", path.display()))
+        let bytes = file
+            .metadata()
+            .with_context(|| format!("reading {}", path.display()))?
+            .len();
+        let source = Source::File {
+            file,
+            window: RefCell::default(),
+        };
+        Self::new(source, usize::try_from(bytes)?, base)
+            .with_context(|| format!("the BTF in {}", path.display()))
     }
 
     /// As [`Btf::open`], from bytes.
@@ -127,11 +140,18 @@ impl<'b> Btf<'b> {
         let mut magic = [0; 2];
         source.read(0, &mut magic)?;
         let magic = u16::from_ne_bytes(magic);
-        ensure!(magic == MAGIC, "not BTF of this machine's byte order (magic {magic:#x})");
+        ensure!(
+            magic == MAGIC,
+            "not BTF of this machine's byte order (magic {magic:#x})"
+        );
         let header = source.u32_at(4)? as usize;
         let section = |offset: u32, length: u32| -> Result<std::ops::Range<usize>> {
-            let start = header.checked_add(offset as usize).context("BTF section offset overflows")?;
-            let end = start.checked_add(length as usize).context("BTF section size overflows")?;
+            let start = header
+                .checked_add(offset as usize)
+                .context("BTF section offset overflows")?;
+            let end = start
+                .checked_add(length as usize)
+                .context("BTF section size overflows")?;
             ensure!(end <= bytes, "BTF section ends at {end} of {bytes} bytes");
             Ok(start..end)
         };
@@ -175,15 +195,24 @@ impl<'b> Btf<'b> {
         if offset < self.first_string {
             return self.base.map_or(&[], |base| base.string(offset));
         }
-        let rest = self.strings.get((offset - self.first_string) as usize..).unwrap_or_default();
+        let rest = self
+            .strings
+            .get((offset - self.first_string) as usize..)
+            .unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
     fn type_at(&self, id: u32) -> Result<Type<'_>> {
         if id < self.first_id {
-            return self.base.context("no base for a type id below the first")?.type_at(id);
+            return self
+                .base
+                .context("no base for a type id below the first")?
+                .type_at(id);
         }
-        let at = *self.offsets.get((id - self.first_id) as usize).with_context(|| format!("no BTF type {id}"))? as usize;
+        let at = *self
+            .offsets
+            .get((id - self.first_id) as usize)
+            .with_context(|| format!("no BTF type {id}"))? as usize;
         let info = self.u32_at(at + 4)?;
         Ok(Type {
             btf: self,
@@ -201,7 +230,10 @@ impl<'b> Btf<'b> {
     fn find(&self, names: &[&str], functions: bool) -> HashMap<String, Vec<u32>> {
         let mut found: HashMap<String, Vec<u32>> = HashMap::new();
         for (id, at) in (self.first_id..).zip(&self.offsets) {
-            let (Ok(name), Ok(info)) = (self.u32_at(*at as usize), self.u32_at(*at as usize + 4)) else { continue };
+            let (Ok(name), Ok(info)) = (self.u32_at(*at as usize), self.u32_at(*at as usize + 4))
+            else {
+                continue;
+            };
             let wanted = if functions { kind::FUNC } else { kind::STRUCT };
             if name == 0 || kind_of(info) != wanted {
                 continue;
@@ -230,7 +262,11 @@ impl<'b> Btf<'b> {
     #[must_use]
     pub fn functions(&self, names: &[&str]) -> HashMap<String, u32> {
         // Two functions of one name: BTF cannot tell which, so neither counts.
-        self.find(names, true).into_iter().filter(|(_, ids)| ids.len() == 1).map(|(name, ids)| (name, ids[0])).collect()
+        self.find(names, true)
+            .into_iter()
+            .filter(|(_, ids)| ids.len() == 1)
+            .map(|(name, ids)| (name, ids[0]))
+            .collect()
     }
 
     /// Size in bytes of a struct.
@@ -250,7 +286,9 @@ impl<'b> Btf<'b> {
         let mut id = id;
         let mut offset = 0;
         for name in path.split('.') {
-            let Some((bits, member)) = self.member(id, name.as_bytes(), 0)? else { return Ok(None) };
+            let Some((bits, member)) = self.member(id, name.as_bytes(), 0)? else {
+                return Ok(None);
+            };
             ensure!(bits % 8 == 0, "{path} does not start at a byte");
             offset += bits / 8;
             id = member;
@@ -271,9 +309,17 @@ impl<'b> Btf<'b> {
             let name = ty.btf.u32_at(at)?;
             let member = ty.btf.u32_at(at + 4)?;
             let word = ty.btf.u32_at(at + 8)?;
-            let (bits, width) = if ty.kind_flag { (word & 0x00ff_ffff, word >> 24) } else { (word, 0) };
+            let (bits, width) = if ty.kind_flag {
+                (word & 0x00ff_ffff, word >> 24)
+            } else {
+                (word, 0)
+            };
             if ty.btf.string(name) == wanted {
-                ensure!(width == 0, "{} is a bit field", String::from_utf8_lossy(wanted));
+                ensure!(
+                    width == 0,
+                    "{} is a bit field",
+                    String::from_utf8_lossy(wanted)
+                );
                 return Ok(Some((bits, member)));
             }
             if name == 0 {
@@ -291,7 +337,9 @@ impl<'b> Btf<'b> {
         for _ in 0..32 {
             let ty = self.type_at(id)?;
             match ty.kind {
-                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::TYPE_TAG => id = ty.size_or_type,
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::TYPE_TAG => {
+                    id = ty.size_or_type
+                }
                 _ => return Ok(id),
             }
         }
@@ -306,7 +354,10 @@ impl<'b> Btf<'b> {
         let function = self.type_at(function)?;
         ensure!(function.kind == kind::FUNC, "not a function");
         let proto = self.type_at(function.size_or_type)?;
-        ensure!(proto.kind == kind::FUNC_PROTO, "a function without prototype");
+        ensure!(
+            proto.kind == kind::FUNC_PROTO,
+            "a function without prototype"
+        );
         Ok(proto.vlen)
     }
 
@@ -352,11 +403,17 @@ mod tests {
 
     impl Writer {
         pub(crate) fn base() -> Self {
-            Self { strings: vec![0], ..Self::default() }
+            Self {
+                strings: vec![0],
+                ..Self::default()
+            }
         }
 
         fn on(base: &Btf<'_>) -> Self {
-            Self { first_string: base.next_string(), ..Self::default() }
+            Self {
+                first_string: base.next_string(),
+                ..Self::default()
+            }
         }
 
         fn name(&mut self, name: &str) -> u32 {
@@ -381,9 +438,18 @@ mod tests {
         }
 
         /// Members: name, type id, bit offset.
-        pub(crate) fn composite(&mut self, kind: u32, name: &str, bytes: u32, members: &[(&str, u32, u32)]) {
+        pub(crate) fn composite(
+            &mut self,
+            kind: u32,
+            name: &str,
+            bytes: u32,
+            members: &[(&str, u32, u32)],
+        ) {
             let name = self.name(name);
-            let members: Vec<_> = members.iter().map(|(name, ty, bits)| [self.name(name), *ty, *bits]).collect();
+            let members: Vec<_> = members
+                .iter()
+                .map(|(name, ty, bits)| [self.name(name), *ty, *bits])
+                .collect();
             self.words(&[name, kind << 24 | members.len() as u32, bytes]);
             for member in members {
                 self.words(&member);
@@ -399,7 +465,13 @@ mod tests {
             let mut out = Vec::new();
             out.extend(MAGIC.to_ne_bytes());
             out.extend([1, 0]);
-            for word in [24, 0, self.types.len() as u32, self.types.len() as u32, self.strings.len() as u32] {
+            for word in [
+                24,
+                0,
+                self.types.len() as u32,
+                self.types.len() as u32,
+                self.strings.len() as u32,
+            ] {
                 out.extend(word.to_ne_bytes());
             }
             out.extend(self.types);
@@ -413,7 +485,12 @@ mod tests {
         w.int("int", 4); // 1
         w.composite(kind::STRUCT, "", 8, &[("deep", 1, 32)]); // 2
         w.composite(kind::UNION, "", 8, &[("other", 1, 0), ("", 2, 0)]); // 3
-        w.composite(kind::STRUCT, "task_struct", 24, &[("tgid", 1, 64), ("", 3, 128)]); // 4
+        w.composite(
+            kind::STRUCT,
+            "task_struct",
+            24,
+            &[("tgid", 1, 64), ("", 3, 128)],
+        ); // 4
         w.of(kind::TYPEDEF, "task_t", 4); // 5
         w.finish()
     }
@@ -443,7 +520,10 @@ mod tests {
         assert_eq!(structs["task_struct"], [4]);
         assert_eq!(btf.member_offset(6, "task.deep").unwrap(), Some(32 + 20));
         assert_eq!(btf.name(5).unwrap(), "task_t");
-        assert_eq!(btf.functions(&["add_queue", "del_queue"]), HashMap::from([("add_queue".to_owned(), 8)]));
+        assert_eq!(
+            btf.functions(&["add_queue", "del_queue"]),
+            HashMap::from([("add_queue".to_owned(), 8)])
+        );
         assert_eq!(btf.parameters(8).unwrap(), 2);
     }
 
@@ -453,9 +533,20 @@ mod tests {
         w.int("int", 4);
         let name = w.name("flags");
         let field = w.name("bit");
-        w.words(&[name, 1 << 31 | kind::STRUCT << 24 | 1, 4, field, 1, 1 << 24 | 3]);
+        w.words(&[
+            name,
+            1 << 31 | kind::STRUCT << 24 | 1,
+            4,
+            field,
+            1,
+            1 << 24 | 3,
+        ]);
         let btf = Btf::parse(w.finish(), None).unwrap();
-        assert!(btf.member_offset(2, "bit").unwrap_err().to_string().contains("bit field"));
+        assert!(btf
+            .member_offset(2, "bit")
+            .unwrap_err()
+            .to_string()
+            .contains("bit field"));
     }
 
     #[test]
@@ -465,7 +556,12 @@ mod tests {
         w.int("int", 4);
         // More than a window, so that types lie across its end.
         for index in 0..1000 {
-            w.composite(kind::STRUCT, &format!("struct_{index}"), 4, &[("member", 1, 8 * index)]);
+            w.composite(
+                kind::STRUCT,
+                &format!("struct_{index}"),
+                4,
+                &[("member", 1, 8 * index)],
+            );
         }
         let bytes = w.finish();
         assert!(bytes.len() > 4 * WINDOW_BYTES);
@@ -485,7 +581,10 @@ mod tests {
     fn cut_off_or_foreign_bytes_are_errors() {
         let whole = vmlinux();
         for length in 0..whole.len() {
-            assert!(Btf::parse(whole[..length].to_vec(), None).is_err(), "{length} bytes parsed");
+            assert!(
+                Btf::parse(whole[..length].to_vec(), None).is_err(),
+                "{length} bytes parsed"
+            );
         }
         let mut foreign = whole;
         foreign.swap(0, 1);

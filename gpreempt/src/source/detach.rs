@@ -14,7 +14,11 @@ use std::{
 /// Closes the links in the background; the calling thread waits for none of it. For the time that takes, the programs still
 /// run, and what fentry keeps loaded stays loaded. Where no process can be made, closes them here.
 pub(super) fn in_background(links: Vec<OwnedFd>) {
-    let other_process = if links.is_empty() { None } else { spawn(&links).ok() };
+    let other_process = if links.is_empty() {
+        None
+    } else {
+        spawn(&links).ok()
+    };
     drop(links);
     // The end of this pipe tells the other process that the links are its own now.
     drop(other_process);
@@ -30,7 +34,11 @@ fn spawn(links: &[OwnedFd]) -> io::Result<OwnedFd> {
         }
         (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
     };
-    let kept = links.iter().chain([&read]).map(|fd| fd.as_raw_fd()).collect();
+    let kept = links
+        .iter()
+        .chain([&read])
+        .map(|fd| fd.as_raw_fd())
+        .collect();
     let others = gaps(kept);
     // SAFETY: there may be other threads, so the child makes only system calls, on memory that is there already.
     match unsafe { libc::fork() } {
@@ -111,6 +119,9 @@ mod tests {
             let mut all = Vec::new();
             done.send(File::from(read).read_to_end(&mut all)).unwrap();
         });
-        assert_eq!(wait.recv_timeout(Duration::from_secs(10)).unwrap().unwrap(), 0);
+        assert_eq!(
+            wait.recv_timeout(Duration::from_secs(10)).unwrap().unwrap(),
+            0
+        );
     }
 }

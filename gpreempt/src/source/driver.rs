@@ -33,7 +33,9 @@ pub fn driver() -> Driver {
 
 fn find(sys: &Path) -> Driver {
     // kfd_chardev_init makes the class, kfd_chardev_exit removes it: a reload makes a new inode (kernfs never reuses one).
-    let Ok(class) = fs::metadata(sys.join("class/kfd")) else { return Driver::Absent };
+    let Ok(class) = fs::metadata(sys.join("class/kfd")) else {
+        return Driver::Absent;
+    };
     let identity = class.ino();
     // amdkfd is a part of amdgpu since Linux 4.20. Anything else is searched for by symbol, which is slow.
     let module = if sys.join("module/amdgpu").exists() {
@@ -47,8 +49,16 @@ fn find(sys: &Path) -> Driver {
     let directory = sys.join("module").join(&module);
     // Only what is loaded has a state; the directory of what is built in holds parameters alone.
     match fs::read_to_string(directory.join("initstate")) {
-        Err(_) => Driver::Loaded { module: VMLINUX.to_owned(), version: version(&directory), identity },
-        Ok(state) if state.trim() == "live" => Driver::Loaded { version: version(&directory), module, identity },
+        Err(_) => Driver::Loaded {
+            module: VMLINUX.to_owned(),
+            version: version(&directory),
+            identity,
+        },
+        Ok(state) if state.trim() == "live" => Driver::Loaded {
+            version: version(&directory),
+            module,
+            identity,
+        },
         // Being loaded or unloaded.
         Ok(_) => Driver::Absent,
     }
@@ -56,7 +66,9 @@ fn find(sys: &Path) -> Driver {
 
 /// Version or srcversion of a module by its directory in sysfs.
 pub(super) fn version(directory: &Path) -> Option<String> {
-    ["version", "srcversion"].iter().find_map(|file| line(directory.join(file)))
+    ["version", "srcversion"]
+        .iter()
+        .find_map(|file| line(directory.join(file)))
 }
 
 fn line(path: PathBuf) -> Option<String> {
@@ -73,7 +85,8 @@ mod tests {
 
     impl Tree {
         fn new(name: &str) -> Self {
-            let root = std::env::temp_dir().join(format!("gpreempt-driver-{name}-{}", std::process::id()));
+            let root =
+                std::env::temp_dir().join(format!("gpreempt-driver-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&root);
             fs::create_dir_all(&root).unwrap();
             Self(root)
@@ -105,11 +118,26 @@ mod tests {
         tree.file("class/kfd/kfd", "");
         tree.file("module/amdgpu/initstate", "live\n");
         tree.file("module/amdgpu/srcversion", "ABC\n");
-        let Driver::Loaded { module, version, identity } = find(&tree.0) else { panic!() };
-        assert_eq!((module.as_str(), version.as_deref()), ("amdgpu", Some("ABC")));
+        let Driver::Loaded {
+            module,
+            version,
+            identity,
+        } = find(&tree.0)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (module.as_str(), version.as_deref()),
+            ("amdgpu", Some("ABC"))
+        );
         fs::rename(tree.0.join("class/kfd"), tree.0.join("old")).unwrap();
         tree.file("class/kfd/kfd", "");
-        let Driver::Loaded { identity: again, .. } = find(&tree.0) else { panic!() };
+        let Driver::Loaded {
+            identity: again, ..
+        } = find(&tree.0)
+        else {
+            panic!()
+        };
         assert_ne!(identity, again);
     }
 
@@ -120,7 +148,12 @@ mod tests {
         tree.file("module/amdgpu/initstate", "coming\n");
         assert_eq!(find(&tree.0), Driver::Absent);
         fs::remove_file(tree.0.join("module/amdgpu/initstate")).unwrap();
-        let Driver::Loaded { module, version, .. } = find(&tree.0) else { panic!() };
+        let Driver::Loaded {
+            module, version, ..
+        } = find(&tree.0)
+        else {
+            panic!()
+        };
         assert_eq!((module.as_str(), version), ("vmlinux", None));
     }
 }

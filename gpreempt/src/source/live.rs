@@ -41,7 +41,11 @@ pub struct LiveOptions {
 
 impl Default for LiveOptions {
     fn default() -> Self {
-        Self { probes: ProbeSet::Full, ring_bytes: 1 << 20, profile: None }
+        Self {
+            probes: ProbeSet::Full,
+            ring_bytes: 1 << 20,
+            profile: None,
+        }
     }
 }
 
@@ -49,7 +53,7 @@ impl Default for LiveOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     /// A capability is missing.
-    #[error("no permission to observe the kernel: {capability} is missing; run as root, or grant the capability to the program")]
+    #[error("no permission to observe the kernel, which takes {capability}: run as root, or grant that to the program")]
     NoPermission {
         /// Name of the capability, or names.
         capability: String,
@@ -132,7 +136,9 @@ impl Live {
         let capabilities = Capabilities::of_this_process();
         let missing = capabilities.missing();
         if !missing.is_empty() {
-            return Err(LiveError::NoPermission { capability: missing.join(" and ") });
+            return Err(LiveError::NoPermission {
+                capability: missing.join(" and "),
+            });
         }
         if let Some(reason) = lockdown() {
             return Err(LiveError::BpfUnsupported(reason));
@@ -145,14 +151,24 @@ impl Live {
             )
         })?;
         let fentry_wanted = attach == Attach::Auto && capabilities.can_use_fentry();
-        let Offered { resolved, source, fentry } = offsets_and_functions(options, &symbols, fentry_wanted)?;
+        let Offered {
+            resolved,
+            source,
+            fentry,
+        } = offsets_and_functions(options, &symbols, fentry_wanted)?;
         sys::trim_heap();
 
         let planned = plan::resolve(&symbols, options.probes);
         let absent: Vec<_> = planned
             .iter()
             .filter(|planned| planned.wanted.required && planned.symbols.is_empty())
-            .map(|planned| format!("{} ({})", planned.wanted.function, planned.note.as_deref().unwrap_or("absent")))
+            .map(|planned| {
+                format!(
+                    "{} ({})",
+                    planned.wanted.function,
+                    planned.note.as_deref().unwrap_or("absent")
+                )
+            })
             .collect();
         if !absent.is_empty() {
             return Err(missing_required(&symbols, &absent));
@@ -166,7 +182,7 @@ impl Live {
         }
 
         let programs = Programs::new(&resolved.offsets, options.ring_bytes).map_err(from_kernel)?;
-        verify::self_check(&programs).map_err(|error| match denied(&error) {
+        verify::self_check(&programs, &resolved.offsets).map_err(|error| match denied(&error) {
             true => from_kernel(error),
             false => LiveError::NoOffsets(format!("{error:#}")),
         })?;
@@ -180,8 +196,13 @@ impl Live {
             }
             match attached.attach(&programs, &symbols, planned) {
                 Ok(()) => probes.push(planned.to_probe(true, None)),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && planned.wanted.required => {
-                    return Err(from_kernel(anyhow::Error::new(error).context("attaching programs")));
+                Err(error)
+                    if error.kind() == io::ErrorKind::PermissionDenied
+                        && planned.wanted.required =>
+                {
+                    return Err(from_kernel(
+                        anyhow::Error::new(error).context("attaching programs"),
+                    ));
                 }
                 Err(error) => {
                     if planned.wanted.required {
@@ -204,7 +225,13 @@ impl Live {
             probes,
             ring_bytes: options.ring_bytes,
         };
-        Ok(Self { startup, attached, ring, counters, poller: None })
+        Ok(Self {
+            startup,
+            attached,
+            ring,
+            counters,
+            poller: None,
+        })
     }
 
     /// What was found at the start.
@@ -223,7 +250,11 @@ impl Live {
                 return Ok(());
             }
             if self.poller.is_none() {
-                let fd = self.ring.as_fd().try_clone_to_owned().context("duplicating the ring's descriptor")?;
+                let fd = self
+                    .ring
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .context("duplicating the ring's descriptor")?;
                 self.poller = Some(sys::poll_readable(fd).context("polling the ring buffer")?);
             }
             if let Some(poller) = &self.poller {
@@ -252,14 +283,20 @@ impl Live {
     fn sum(&self, counter: Counter) -> u64 {
         let index = counter as u32;
         // The map has been created with this index, so there is nothing to fail.
-        self.counters.get(&index, 0).map_or(0, |values| values.iter().sum())
+        self.counters
+            .get(&index, 0)
+            .map_or(0, |values| values.iter().sum())
     }
 
     /// Sums of the counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
         // A program that is not run because it is already running on that CPU is a call that was not seen.
-        let skipped: u64 = self.attached.infos().map(|(.., info)| info.recursion_misses).sum();
+        let skipped: u64 = self
+            .attached
+            .infos()
+            .map(|(.., info)| info.recursion_misses)
+            .sum();
         Counters {
             ring_full: self.sum(Counter::RingFull),
             unmatched: self.sum(Counter::Unmatched) + skipped,
@@ -318,7 +355,11 @@ struct Offered {
     fentry: Fentry,
 }
 
-fn offsets_and_functions(options: &LiveOptions, symbols: &Symbols, fentry: bool) -> Result<Offered, LiveError> {
+fn offsets_and_functions(
+    options: &LiveOptions,
+    symbols: &Symbols,
+    fentry: bool,
+) -> Result<Offered, LiveError> {
     let offered = match &options.profile {
         Some(path) => {
             let no_offsets = |error: anyhow::Error| LiveError::NoOffsets(format!("{error:#}"));
@@ -363,14 +404,23 @@ fn from_btf(symbols: &Symbols, fentry: bool) -> anyhow::Result<Offered> {
         };
         if module.is_none() || functions.btf.is_some() {
             let fallbacks = PLAN.iter().filter_map(|wanted| wanted.fallback);
-            let names: Vec<_> =
-                PLAN.iter().map(|wanted| wanted.function).chain(fallbacks.map(|other| other.function)).collect();
+            let names: Vec<_> = PLAN
+                .iter()
+                .map(|wanted| wanted.function)
+                .chain(fallbacks.map(|other| other.function))
+                .collect();
             functions.functions = btf.functions(&names);
             // The kernel looks the address up by name: a name that two functions bear could be either.
-            functions.functions.retain(|name, _| symbols.count(name) == 1);
+            functions
+                .functions
+                .retain(|name, _| symbols.count(name) == 1);
         }
     }
-    Ok(Offered { resolved: offsets::resolve(btf), source: "btf".to_owned(), fentry: functions })
+    Ok(Offered {
+        resolved: offsets::resolve(btf),
+        source: "btf".to_owned(),
+        fentry: functions,
+    })
 }
 
 fn missing_required(symbols: &Symbols, what: &[String]) -> LiveError {
@@ -384,7 +434,9 @@ fn missing_required(symbols: &Symbols, what: &[String]) -> LiveError {
 
 fn denied(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     })
 }
 
@@ -392,7 +444,11 @@ fn denied(error: &anyhow::Error) -> bool {
 fn from_kernel(error: anyhow::Error) -> LiveError {
     if denied(&error) {
         // The capabilities are there, but perhaps not in the initial user namespace.
-        LiveError::NoPermission { capability: format!("CAP_BPF and CAP_PERFMON in the initial user namespace ({error:#})") }
+        LiveError::NoPermission {
+            capability: format!(
+                "CAP_BPF and CAP_PERFMON in the initial user namespace ({error:#})"
+            ),
+        }
     } else {
         LiveError::Other(error)
     }
@@ -400,5 +456,6 @@ fn from_kernel(error: anyhow::Error) -> LiveError {
 
 /// `uname -r`.
 pub(super) fn release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| String::new(), |text| text.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| String::new(), |text| text.trim().to_owned())
 }

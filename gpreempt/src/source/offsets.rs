@@ -28,7 +28,11 @@ impl Resolved {
             .iter()
             .filter(|field| self.missing.contains(&(field.name, true)))
             .map(|field| {
-                let places: Vec<_> = field.places.iter().map(|(strukt, member)| format!("{strukt}.{member}")).collect();
+                let places: Vec<_> = field
+                    .places
+                    .iter()
+                    .map(|(strukt, member)| format!("{strukt}.{member}"))
+                    .collect();
                 format!("{} ({})", field.name, places.join(" or "))
             })
             .collect()
@@ -38,7 +42,11 @@ impl Resolved {
 /// Resolves every field of the table.
 #[must_use]
 pub fn resolve(btf: &Btf<'_>) -> Resolved {
-    let mut names: Vec<&str> = FIELDS.iter().flat_map(|field| field.places).map(|(strukt, _)| *strukt).collect();
+    let mut names: Vec<&str> = FIELDS
+        .iter()
+        .flat_map(|field| field.places)
+        .map(|(strukt, _)| *strukt)
+        .collect();
     names.sort_unstable();
     names.dedup();
     let structs = btf.structs(&names);
@@ -69,7 +77,10 @@ pub(super) fn table(values: impl Iterator<Item = Option<u32>>) -> Resolved {
         .filter(|(_, value)| value.is_none())
         .map(|(field, _)| (field.name, field.required))
         .collect();
-    Resolved { offsets: Offsets::from_words(values.iter().map(|value| value.unwrap_or(UNKNOWN))), missing }
+    Resolved {
+        offsets: Offsets::from_words(values.iter().map(|value| value.unwrap_or(UNKNOWN))),
+        missing,
+    }
 }
 
 /// BTF of vmlinux or of a module of the running kernel.
@@ -86,8 +97,14 @@ mod tests {
         let resolved = table(FIELDS.iter().enumerate().map(|(index, field)| {
             (field.name != "queue_process" && field.name != "queue_format").then_some(index as u32)
         }));
-        assert_eq!(resolved.missing, [("queue_process", true), ("queue_format", false)]);
-        assert_eq!(resolved.missing_required(), ["queue_process (queue.process)"]);
+        assert_eq!(
+            resolved.missing,
+            [("queue_process", true), ("queue_format", false)]
+        );
+        assert_eq!(
+            resolved.missing_required(),
+            ["queue_process (queue.process)"]
+        );
         assert_eq!(resolved.offsets.queue_process, UNKNOWN);
         assert_eq!(resolved.offsets.queue_device, 1);
     }

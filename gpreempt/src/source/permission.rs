@@ -24,7 +24,10 @@ impl Capabilities {
     #[must_use]
     pub fn parse(status: &str) -> Self {
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        Self(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0))
+        Self(
+            line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+                .unwrap_or(0),
+        )
     }
 
     fn has(self, (bit, _): (u32, &str)) -> bool {
@@ -37,7 +40,11 @@ impl Capabilities {
         if self.has(CAP_SYS_ADMIN) {
             return Vec::new();
         }
-        [CAP_BPF, CAP_PERFMON].into_iter().filter(|capability| !self.has(*capability)).map(|(_, name)| name).collect()
+        [CAP_BPF, CAP_PERFMON]
+            .into_iter()
+            .filter(|capability| !self.has(*capability))
+            .map(|(_, name)| name)
+            .collect()
     }
 
     /// BTF objects of modules are handed out to CAP_SYS_ADMIN only (`btf_get_fd_by_id`); without them kprobes do.
@@ -62,7 +69,11 @@ pub fn lockdown() -> Option<String> {
 #[must_use]
 pub fn kprobe_source() -> Option<(u32, u32)> {
     let directory = Path::new("/sys/bus/event_source/devices/kprobe");
-    let number = fs::read_to_string(directory.join("type")).ok()?.trim().parse().ok()?;
+    let number = fs::read_to_string(directory.join("type"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     let format = fs::read_to_string(directory.join("format/retprobe")).ok()?;
     let bit = format.trim().strip_prefix("config:")?.parse().ok()?;
     Some((number, bit))
@@ -73,14 +84,19 @@ mod tests {
     use super::*;
 
     fn of(hex: &str) -> Capabilities {
-        Capabilities::parse(&format!("Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t{hex}\nCapBnd:\t000001ffffffffff\n"))
+        Capabilities::parse(&format!(
+            "Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t{hex}\nCapBnd:\t000001ffffffffff\n"
+        ))
     }
 
     #[test]
     fn root_has_all_and_nobody_none() {
         assert!(of("000001ffffffffff").missing().is_empty());
         assert_eq!(of("0000000000000000").missing(), ["CAP_BPF", "CAP_PERFMON"]);
-        assert_eq!(Capabilities::parse("").missing(), ["CAP_BPF", "CAP_PERFMON"]);
+        assert_eq!(
+            Capabilities::parse("").missing(),
+            ["CAP_BPF", "CAP_PERFMON"]
+        );
     }
 
     #[test]

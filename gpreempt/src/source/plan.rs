@@ -92,7 +92,10 @@ pub const PLAN: &[Wanted] = &[
         lost_without: "queue_updated; lock_wait_ns of updates",
         ..probe("update_queue", "queue_update_enter", "queue_update_leave")
     },
-    Wanted { lost_without: "runlist_unmapped", ..probe("pm_send_unmap_queue", "unmap_sent", "") },
+    Wanted {
+        lost_without: "runlist_unmapped",
+        ..probe("pm_send_unmap_queue", "unmap_sent", "")
+    },
     Wanted {
         lost_without: "fence_ns of runlist_unmapped",
         ..probe("amdkfd_fence_wait_timeout", "fence_enter", "fence_leave")
@@ -115,16 +118,33 @@ pub const PLAN: &[Wanted] = &[
         lost_without: "runlist_mapped",
         ..probe("map_queues_cpsch", "map_enter", "map_leave")
     },
-    Wanted { lost_without: "lock_wait_ns of creations", ..probe("create_queue_cpsch", "scheduler_enter", "") },
-    Wanted { lost_without: "lock_wait_ns of destructions", ..probe("destroy_queue_cpsch", "scheduler_enter", "") },
+    Wanted {
+        lost_without: "lock_wait_ns of creations",
+        ..probe("create_queue_cpsch", "scheduler_enter", "")
+    },
+    Wanted {
+        lost_without: "lock_wait_ns of destructions",
+        ..probe("destroy_queue_cpsch", "scheduler_enter", "")
+    },
     Wanted {
         reads: &[1],
         stable: &[1],
-        lost_without: "cause process_exit and lock_wait_ns of the runlist changes at the end of a process",
-        ..probe("process_termination_cpsch", "terminate_enter", "scheduler_leave")
+        lost_without:
+            "cause process_exit and lock_wait_ns of the runlist changes at the end of a process",
+        ..probe(
+            "process_termination_cpsch",
+            "terminate_enter",
+            "scheduler_leave",
+        )
     },
-    Wanted { lost_without: "cause scheduler", ..probe("start_cpsch", "start_stop_enter", "scheduler_leave") },
-    Wanted { lost_without: "cause scheduler", ..probe("stop_cpsch", "start_stop_enter", "scheduler_leave") },
+    Wanted {
+        lost_without: "cause scheduler",
+        ..probe("start_cpsch", "start_stop_enter", "scheduler_leave")
+    },
+    Wanted {
+        lost_without: "cause scheduler",
+        ..probe("stop_cpsch", "start_stop_enter", "scheduler_leave")
+    },
     Wanted {
         reads: &[0, 1],
         stable: &[0, 1],
@@ -135,19 +155,31 @@ pub const PLAN: &[Wanted] = &[
         reads: &[0, 1],
         stable: &[0, 1],
         lost_without: "process_restored",
-        ..probe("restore_process_queues_cpsch", "restore_enter", "restore_leave")
+        ..probe(
+            "restore_process_queues_cpsch",
+            "restore_enter",
+            "restore_leave",
+        )
     },
     Wanted {
         reads: &[0, 1],
         stable: &[0],
         lost_without: "reason of process_evicted",
-        ..probe("kfd_process_evict_queues", "evict_all_enter", "process_leave")
+        ..probe(
+            "kfd_process_evict_queues",
+            "evict_all_enter",
+            "process_leave",
+        )
     },
     Wanted {
         reads: &[0],
         stable: &[0],
         lost_without: "cause restore where a restore begins",
-        ..probe("kfd_process_restore_queues", "restore_all_enter", "process_leave")
+        ..probe(
+            "kfd_process_restore_queues",
+            "restore_all_enter",
+            "process_leave",
+        )
     },
     Wanted {
         reads: &[0, 1],
@@ -172,10 +204,14 @@ pub const PLAN: &[Wanted] = &[
         stable: &[0],
         fallback: Some(Fallback {
             function: "kfd_process_hw_exception",
-            programs: Programs { entry: Some("hang_work"), exit: None },
+            programs: Programs {
+                entry: Some("hang_work"),
+                exit: None,
+            },
             note: "inlined here; probed where the reset is carried out, a moment later",
         }),
-        lost_without: "gpu_reset of phase hang; the runlist_unmapped that failed still has status ETIME",
+        lost_without:
+            "gpu_reset of phase hang; the runlist_unmapped that failed still has status ETIME",
         ..probe("kfd_hws_hang", "hang", "")
     },
     Wanted {
@@ -212,7 +248,8 @@ pub const PLAN: &[Wanted] = &[
     },
     Wanted {
         minimal: true,
-        lost_without: "total_ns of queue_created, queue_rejected of creations, the check of the offsets",
+        lost_without:
+            "total_ns of queue_created, queue_rejected of creations, the check of the offsets",
         ..probe("kfd_ioctl_create_queue", "create_enter", "create_leave")
     },
     Wanted {
@@ -222,7 +259,11 @@ pub const PLAN: &[Wanted] = &[
         lost_without: "process_exited",
         ..probe("kfd_process_notifier_release", "process_released", "")
     },
-    Wanted { minimal: true, lost_without: "process_attached", ..probe("kfd_create_process", "", "process_created") },
+    Wanted {
+        minimal: true,
+        lost_without: "process_attached",
+        ..probe("kfd_create_process", "", "process_created")
+    },
 ];
 
 /// One entry of the plan as it is in this kernel.
@@ -257,17 +298,27 @@ impl Planned {
 #[must_use]
 pub(super) fn mentions(symbol: &str) -> bool {
     let plain = symbol.split('.').next().unwrap_or(symbol);
-    PLAN.iter().any(|wanted| wanted.function == plain || wanted.fallback.is_some_and(|other| other.function == plain))
+    PLAN.iter().any(|wanted| {
+        wanted.function == plain || wanted.fallback.is_some_and(|other| other.function == plain)
+    })
 }
 
 /// What of the plan this module has, without attaching anything.
 #[must_use]
 pub fn resolve(symbols: &Symbols, set: ProbeSet) -> Vec<Planned> {
-    PLAN.iter().filter(|wanted| set == ProbeSet::Full || wanted.minimal).map(|wanted| resolve_one(wanted, symbols)).collect()
+    PLAN.iter()
+        .filter(|wanted| set == ProbeSet::Full || wanted.minimal)
+        .map(|wanted| resolve_one(wanted, symbols))
+        .collect()
 }
 
 fn resolve_one(wanted: &'static Wanted, symbols: &Symbols) -> Planned {
-    let mut planned = Planned { wanted, programs: wanted.programs, symbols: Vec::new(), note: None };
+    let mut planned = Planned {
+        wanted,
+        programs: wanted.programs,
+        symbols: Vec::new(),
+        note: None,
+    };
     match symbols.count(wanted.function) {
         0 => {}
         1 => planned.symbols.push(wanted.function.to_owned()),
@@ -285,7 +336,10 @@ fn resolve_one(wanted: &'static Wanted, symbols: &Symbols) -> Planned {
         }
     }
     if !unusable.is_empty() {
-        planned.note = Some(format!("{}: its arguments are not where the source has them", unusable.join(" ")));
+        planned.note = Some(format!(
+            "{}: its arguments are not where the source has them",
+            unusable.join(" ")
+        ));
     }
     if !planned.symbols.is_empty() {
         return planned;
@@ -299,7 +353,10 @@ fn resolve_one(wanted: &'static Wanted, symbols: &Symbols) -> Planned {
         }
     }
     if planned.note.is_none() {
-        planned.note = Some("not in this module: this kernel does not have it, or the compiler inlined it".to_owned());
+        planned.note = Some(
+            "not in this module: this kernel does not have it, or the compiler inlined it"
+                .to_owned(),
+        );
     }
     planned
 }
@@ -308,7 +365,11 @@ fn resolve_one(wanted: &'static Wanted, symbols: &Symbols) -> Planned {
 /// none fits. `.constprop` removes those that are constant.
 fn accepts(wanted: &Wanted, variant: &str) -> bool {
     wanted.reads.is_empty()
-        || (!variant.contains(".isra.") && wanted.reads.iter().all(|argument| wanted.stable.contains(argument)))
+        || (!variant.contains(".isra.")
+            && wanted
+                .reads
+                .iter()
+                .all(|argument| wanted.stable.contains(argument)))
 }
 
 #[cfg(test)]
@@ -324,16 +385,31 @@ mod tests {
 
     fn planned(kernel: &str, set: ProbeSet) -> Vec<Planned> {
         let (_, names) = KERNELS.iter().find(|(name, _)| *name == kernel).unwrap();
-        resolve(&Symbols::from_names("amdgpu", names.lines().filter(|line| !line.starts_with('#'))), set)
+        resolve(
+            &Symbols::from_names(
+                "amdgpu",
+                names.lines().filter(|line| !line.starts_with('#')),
+            ),
+            set,
+        )
     }
 
     fn absent(kernel: &str) -> Vec<&'static str> {
-        planned(kernel, ProbeSet::Full).iter().filter(|p| p.symbols.is_empty()).map(|p| p.wanted.function).collect()
+        planned(kernel, ProbeSet::Full)
+            .iter()
+            .filter(|p| p.symbols.is_empty())
+            .map(|p| p.wanted.function)
+            .collect()
     }
 
     #[test]
     fn every_kernel_has_the_whole_plan_but_the_debugger_api() {
-        let debugger = ["suspend_queues", "resume_queues", "kfd_dbg_trap_disable", "kfd_ioctl_set_debug_trap"];
+        let debugger = [
+            "suspend_queues",
+            "resume_queues",
+            "kfd_dbg_trap_disable",
+            "kfd_ioctl_set_debug_trap",
+        ];
         assert_eq!(absent("6.1"), debugger);
         assert_eq!(absent("6.12"), [""; 0]);
         assert_eq!(absent("7.3"), [""; 0]);
@@ -344,7 +420,10 @@ mod tests {
         for (kernel, _) in KERNELS {
             let minimal = planned(kernel, ProbeSet::Minimal);
             for wanted in PLAN.iter().filter(|wanted| wanted.required) {
-                let planned = minimal.iter().find(|p| p.wanted.function == wanted.function).unwrap();
+                let planned = minimal
+                    .iter()
+                    .find(|p| p.wanted.function == wanted.function)
+                    .unwrap();
                 assert_eq!(planned.symbols, [wanted.function], "{kernel}");
             }
         }
@@ -352,36 +431,68 @@ mod tests {
 
     #[test]
     fn an_inlined_function_is_replaced_by_its_fallback() {
-        let hang = planned("6.1", ProbeSet::Full).into_iter().find(|p| p.wanted.function == "kfd_hws_hang").unwrap();
+        let hang = planned("6.1", ProbeSet::Full)
+            .into_iter()
+            .find(|p| p.wanted.function == "kfd_hws_hang")
+            .unwrap();
         assert_eq!(hang.symbols, ["kfd_process_hw_exception"]);
         assert_eq!(hang.programs.entry, Some("hang_work"));
         assert!(hang.note.unwrap().contains("inlined"));
-        let hang = planned("6.12", ProbeSet::Full).into_iter().find(|p| p.wanted.function == "kfd_hws_hang").unwrap();
+        let hang = planned("6.12", ProbeSet::Full)
+            .into_iter()
+            .find(|p| p.wanted.function == "kfd_hws_hang")
+            .unwrap();
         assert_eq!(hang.symbols, ["kfd_hws_hang"]);
     }
 
     fn of(function: &str, names: &[&str]) -> Planned {
-        let wanted = PLAN.iter().find(|wanted| wanted.function == function).unwrap();
-        resolve_one(wanted, &Symbols::from_names("amdgpu", names.iter().copied()))
+        let wanted = PLAN
+            .iter()
+            .find(|wanted| wanted.function == function)
+            .unwrap();
+        resolve_one(
+            wanted,
+            &Symbols::from_names("amdgpu", names.iter().copied()),
+        )
     }
 
     #[test]
     fn a_variant_is_used_only_if_the_arguments_read_are_in_place() {
         // Reads the manager only: constant propagation leaves it.
-        assert_eq!(of("map_queues_cpsch", &["map_queues_cpsch.constprop.0"]).symbols, ["map_queues_cpsch.constprop.0"]);
+        assert_eq!(
+            of("map_queues_cpsch", &["map_queues_cpsch.constprop.0"]).symbols,
+            ["map_queues_cpsch.constprop.0"]
+        );
         // Reads the filter, which may be the constant that was removed.
         let filter = of("unmap_queues_cpsch", &["unmap_queues_cpsch.constprop.0"]);
         assert_eq!(filter.symbols, [""; 0]);
-        assert!(filter.note.unwrap().contains("unmap_queues_cpsch.constprop.0"));
+        assert!(filter
+            .note
+            .unwrap()
+            .contains("unmap_queues_cpsch.constprop.0"));
         // Parameters replaced by the compiler are nobody's.
-        assert_eq!(of("map_queues_cpsch", &["map_queues_cpsch.isra.0"]).symbols, [""; 0]);
+        assert_eq!(
+            of("map_queues_cpsch", &["map_queues_cpsch.isra.0"]).symbols,
+            [""; 0]
+        );
         // Reads nothing.
-        assert_eq!(of("pm_send_unmap_queue", &["pm_send_unmap_queue.isra.0"]).symbols, ["pm_send_unmap_queue.isra.0"]);
+        assert_eq!(
+            of("pm_send_unmap_queue", &["pm_send_unmap_queue.isra.0"]).symbols,
+            ["pm_send_unmap_queue.isra.0"]
+        );
     }
 
     #[test]
     fn a_function_and_its_variant_are_both_attached() {
-        let both = of("start_cpsch", &["start_cpsch", "start_cpsch.constprop.0", "start_cpsch.part.0", "start_cpsch.cold"]);
+        let both = of(
+            "start_cpsch",
+            &[
+                "start_cpsch",
+                "start_cpsch.constprop.0",
+                "start_cpsch.part.0",
+                "start_cpsch.cold",
+            ],
+        );
         assert_eq!(both.symbols, ["start_cpsch", "start_cpsch.constprop.0"]);
     }
 
@@ -396,8 +507,19 @@ mod tests {
     fn every_entry_says_what_is_lost_and_has_a_program() {
         for wanted in PLAN {
             assert!(!wanted.lost_without.is_empty(), "{}", wanted.function);
-            assert!(wanted.programs.entry.is_some() || wanted.programs.exit.is_some(), "{}", wanted.function);
-            assert!(wanted.stable.iter().all(|argument| wanted.reads.contains(argument)), "{}", wanted.function);
+            assert!(
+                wanted.programs.entry.is_some() || wanted.programs.exit.is_some(),
+                "{}",
+                wanted.function
+            );
+            assert!(
+                wanted
+                    .stable
+                    .iter()
+                    .all(|argument| wanted.reads.contains(argument)),
+                "{}",
+                wanted.function
+            );
             assert!(!wanted.required || wanted.minimal, "{}", wanted.function);
         }
     }

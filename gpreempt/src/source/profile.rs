@@ -3,7 +3,9 @@
 //!
 //! A profile is extracted from an amdgpu.ko that has BTF and is of the same build, and names that build.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, io::Read as _, path::Path, process::Command};
+use std::{
+    collections::BTreeMap, fmt::Write as _, fs, io::Read as _, path::Path, process::Command,
+};
 
 use anyhow::{bail, ensure, Context as _, Result};
 use gpreempt_common::offsets::FIELDS;
@@ -54,23 +56,39 @@ impl Profile {
     /// # Errors
     /// When it cannot be read, is not a profile, or has another format version or names that this program does not know.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| format!("reading the offset profile {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is not a usable offset profile", path.display()))
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("reading the offset profile {}", path.display()))?;
+        Self::parse(&text)
+            .with_context(|| format!("{} is not a usable offset profile", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self> {
         let profile: Self = toml::from_str(text)?;
-        ensure!(profile.format == FORMAT, "format {} instead of {FORMAT}: extract it again", profile.format);
-        let unknown: Vec<_> =
-            profile.offsets.keys().filter(|name| FIELDS.iter().all(|field| field.name != name.as_str())).collect();
-        ensure!(unknown.is_empty(), "unknown offsets {unknown:?}: extract it again with this version");
+        ensure!(
+            profile.format == FORMAT,
+            "format {} instead of {FORMAT}: extract it again",
+            profile.format
+        );
+        let unknown: Vec<_> = profile
+            .offsets
+            .keys()
+            .filter(|name| FIELDS.iter().all(|field| field.name != name.as_str()))
+            .collect();
+        ensure!(
+            unknown.is_empty(),
+            "unknown offsets {unknown:?}: extract it again with this version"
+        );
         Ok(profile)
     }
 
     /// The table.
     #[must_use]
     pub fn resolve(&self) -> Resolved {
-        offsets::table(FIELDS.iter().map(|field| self.offsets.get(field.name).copied()))
+        offsets::table(
+            FIELDS
+                .iter()
+                .map(|field| self.offsets.get(field.name).copied()),
+        )
     }
 
     /// Whether the profile is of the module in this sysfs directory (`/sys/module/amdgpu`) of the kernel `release`.
@@ -83,7 +101,10 @@ impl Profile {
             built_for == release,
             "the profile is of kernel {built_for}, this is {release}: extract one from this kernel's module"
         );
-        if let (Some(expected), Ok(found)) = (&self.srcversion, fs::read_to_string(directory.join("srcversion"))) {
+        if let (Some(expected), Ok(found)) = (
+            &self.srcversion,
+            fs::read_to_string(directory.join("srcversion")),
+        ) {
             ensure!(
                 expected == found.trim(),
                 "the profile is of the build with srcversion {expected}, the loaded module has {}: extract one from it",
@@ -101,7 +122,8 @@ impl Profile {
 /// When a file cannot be read or decompressed, or has no BTF.
 pub fn extract(module: &Path, vmlinux: &Path) -> Result<Profile> {
     let bytes = read_module(module)?;
-    let elf = object::File::parse(&*bytes).with_context(|| format!("{} is not a kernel module", module.display()))?;
+    let elf = object::File::parse(&*bytes)
+        .with_context(|| format!("{} is not a kernel module", module.display()))?;
     let info = modinfo(&elf);
     let own = section(&elf, ".BTF").with_context(|| {
         format!(
@@ -114,17 +136,32 @@ pub fn extract(module: &Path, vmlinux: &Path) -> Result<Profile> {
         .with_context(|| format!("the BTF in {} cannot be read", vmlinux.display()))?;
     // Out-of-tree builds with a recent pahole carry the part of vmlinux's BTF that they build on.
     let distilled = match section(&elf, ".BTF.base") {
-        Some(base) => Some(Btf::parse(base, None).context("the module's .BTF.base section cannot be read")?),
+        Some(base) => {
+            Some(Btf::parse(base, None).context("the module's .BTF.base section cannot be read")?)
+        }
         None => None,
     };
-    let btf = Btf::parse(own, Some(distilled.as_ref().unwrap_or(&vmlinux)))
-        .with_context(|| format!("the BTF of {} does not fit that of the kernel: pass its own vmlinux", module.display()))?;
+    let btf = Btf::parse(own, Some(distilled.as_ref().unwrap_or(&vmlinux))).with_context(|| {
+        format!(
+            "the BTF of {} does not fit that of the kernel: pass its own vmlinux",
+            module.display()
+        )
+    })?;
     let of_module = offsets::resolve(&btf);
     let of_kernel = offsets::resolve(&vmlinux);
     let mut found = BTreeMap::new();
-    for ((field, own), base) in FIELDS.iter().zip(of_module.offsets.as_words()).zip(of_kernel.offsets.as_words()) {
+    for ((field, own), base) in FIELDS
+        .iter()
+        .zip(of_module.offsets.as_words())
+        .zip(of_kernel.offsets.as_words())
+    {
         // A distilled base has the sizes of the kernel's structs and none of their members.
-        let value = if distilled.is_some() && !of_kernel.missing.iter().any(|(name, _)| *name == field.name) {
+        let value = if distilled.is_some()
+            && !of_kernel
+                .missing
+                .iter()
+                .any(|(name, _)| *name == field.name)
+        {
             *base
         } else {
             *own
@@ -135,14 +172,22 @@ pub fn extract(module: &Path, vmlinux: &Path) -> Result<Profile> {
     }
     let profile = Profile {
         format: FORMAT,
-        module: info.get("name").cloned().unwrap_or_else(|| "amdgpu".to_owned()),
+        module: info
+            .get("name")
+            .cloned()
+            .unwrap_or_else(|| "amdgpu".to_owned()),
         vermagic: info.get("vermagic").cloned().unwrap_or_default(),
         version: info.get("version").cloned(),
         srcversion: info.get("srcversion").cloned(),
         offsets: found,
     };
     let missing = profile.resolve().missing_required();
-    ensure!(missing.is_empty(), "{} has no {}: is it a driver with amdkfd?", module.display(), missing.join(", "));
+    ensure!(
+        missing.is_empty(),
+        "{} has no {}: is it a driver with amdkfd?",
+        module.display(),
+        missing.join(", ")
+    );
     Ok(profile)
 }
 
@@ -153,9 +198,13 @@ fn section(elf: &object::File<'_>, name: &str) -> Option<Vec<u8>> {
 /// `key=value` strings of the section `.modinfo`; of a repeated key the first.
 fn modinfo(elf: &object::File<'_>) -> BTreeMap<String, String> {
     let mut info = BTreeMap::new();
-    for entry in section(elf, ".modinfo").unwrap_or_default().split(|byte| *byte == 0) {
+    for entry in section(elf, ".modinfo")
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+    {
         if let Some((key, value)) = String::from_utf8_lossy(entry).split_once('=') {
-            info.entry(key.to_owned()).or_insert_with(|| value.trim().to_owned());
+            info.entry(key.to_owned())
+                .or_insert_with(|| value.trim().to_owned());
         }
     }
     info
@@ -166,7 +215,8 @@ fn read_vmlinux(path: &Path) -> Result<Vec<u8>> {
     if !bytes.starts_with(b"\x7fELF") {
         return Ok(bytes);
     }
-    let elf = object::File::parse(&*bytes).with_context(|| format!("{} is not a kernel image", path.display()))?;
+    let elf = object::File::parse(&*bytes)
+        .with_context(|| format!("{} is not a kernel image", path.display()))?;
     section(&elf, ".BTF").with_context(|| format!("{} has no .BTF section", path.display()))
 }
 
@@ -189,9 +239,17 @@ fn read_module(path: &Path) -> Result<Vec<u8>> {
         .args(["-d", "-c", "-q", "--"])
         .arg(path)
         .output()
-        .with_context(|| format!("running {tool} to decompress {}: install it, or decompress the file yourself", name))?;
+        .with_context(|| {
+            format!(
+                "running {tool} to decompress {}: install it, or decompress the file yourself",
+                name
+            )
+        })?;
     if !output.status.success() {
-        bail!("{tool} cannot decompress {name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{tool} cannot decompress {name}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(output.stdout)
 }
@@ -207,7 +265,10 @@ mod tests {
             vermagic: "6.12.0 SMP preempt mod_unload ".to_owned(),
             version: None,
             srcversion: Some("0123ABC".to_owned()),
-            offsets: FIELDS.iter().map(|field| (field.name.to_owned(), 8)).collect(),
+            offsets: FIELDS
+                .iter()
+                .map(|field| (field.name.to_owned(), 8))
+                .collect(),
         }
     }
 
@@ -224,13 +285,20 @@ mod tests {
         profile.offsets.remove("queue_process");
         profile.offsets.remove("queue_is_suspended");
         let resolved = profile.resolve();
-        assert_eq!(resolved.missing, [("queue_process", true), ("queue_is_suspended", false)]);
+        assert_eq!(
+            resolved.missing,
+            [("queue_process", true), ("queue_is_suspended", false)]
+        );
     }
 
     #[test]
     fn a_profile_of_another_version_is_refused() {
         let text = profile().to_text().unwrap();
-        for (from, to) in [("format = 1", "format = 2"), ("queue_process =", "queue_owner ="), ("module =", "modul =")] {
+        for (from, to) in [
+            ("format = 1", "format = 2"),
+            ("queue_process =", "queue_owner ="),
+            ("module =", "modul ="),
+        ] {
             assert!(text.contains(from));
             assert!(Profile::parse(&text.replace(from, to)).is_err(), "{to}");
         }
@@ -238,13 +306,22 @@ mod tests {
 
     #[test]
     fn a_profile_of_another_build_is_refused() {
-        let directory = std::env::temp_dir().join(format!("gpreempt-profile-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("gpreempt-profile-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         fs::write(directory.join("srcversion"), "0123ABC\n").unwrap();
         assert!(profile().check_module(&directory, "6.12.0").is_ok());
-        assert!(profile().check_module(&directory, "6.12.1").unwrap_err().to_string().contains("6.12.1"));
+        assert!(profile()
+            .check_module(&directory, "6.12.1")
+            .unwrap_err()
+            .to_string()
+            .contains("6.12.1"));
         fs::write(directory.join("srcversion"), "FFF\n").unwrap();
-        assert!(profile().check_module(&directory, "6.12.0").unwrap_err().to_string().contains("FFF"));
+        assert!(profile()
+            .check_module(&directory, "6.12.0")
+            .unwrap_err()
+            .to_string()
+            .contains("FFF"));
         fs::remove_dir_all(directory).unwrap();
     }
 }

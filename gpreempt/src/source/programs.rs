@@ -58,7 +58,8 @@ pub(super) struct Programs {
 impl Programs {
     /// Creates the maps and puts offsets and map descriptors into the instructions.
     pub(super) fn new(offsets: &Offsets, ring_bytes: u32) -> Result<Self> {
-        let mut object = Object::parse(&OBJECT.bytes).context("the embedded eBPF object cannot be read")?;
+        let mut object =
+            Object::parse(&OBJECT.bytes).context("the embedded eBPF object cannot be read")?;
         object
             .patch_map_data(HashMap::from([("OFFSETS", (offsets.as_bytes(), true))]))
             .context("the embedded eBPF object has no offset table")?;
@@ -69,8 +70,12 @@ impl Programs {
                 "THREADS" => map.set_max_entries(LRU_LENT_PER_CPU * possible_cpus() + THREADS),
                 _ => {}
             }
-            let data = MapData::create(map.clone(), &name, None)
-                .with_context(|| format!("creating the eBPF map {name} ({} entries)", map.max_entries()))?;
+            let data = MapData::create(map.clone(), &name, None).with_context(|| {
+                format!(
+                    "creating the eBPF map {name} ({} entries)",
+                    map.max_entries()
+                )
+            })?;
             if map.section_kind() == EbpfSectionKind::Rodata {
                 // Frozen, its values are constants to the verifier: code for members that this kernel lacks vanishes.
                 sys::fill_and_freeze(data.fd().as_fd(), map.data())
@@ -78,11 +83,17 @@ impl Programs {
             }
             created.push((name, map, data));
         }
-        let sections: BTreeSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let sections: BTreeSet<usize> = object
+            .functions
+            .keys()
+            .map(|(section, _)| *section)
+            .collect();
         let sections = sections.into_iter().collect();
         object
             .relocate_maps(
-                created.iter().map(|(name, map, data)| (name.as_str(), data.fd().as_fd().as_raw_fd(), map)),
+                created
+                    .iter()
+                    .map(|(name, map, data)| (name.as_str(), data.fd().as_fd().as_raw_fd(), map)),
                 &sections,
             )
             .map_err(|error| anyhow!(error).context("relocating the maps of the eBPF object"))?;
@@ -92,18 +103,29 @@ impl Programs {
 
         let mut take = |wanted: &str| -> Result<Map> {
             let index = created.iter().position(|(name, ..)| name == wanted);
-            let index = index.with_context(|| format!("the embedded eBPF object has no map {wanted}"))?;
+            let index =
+                index.with_context(|| format!("the embedded eBPF object has no map {wanted}"))?;
             Ok(Map::from_map_data(created.swap_remove(index).2)?)
         };
         let ring = RingBuf::try_from(take("RECORDS")?)?;
         let counters = PerCpuArray::try_from(take("LOST")?)?;
         let checked = Array::try_from(take("CHECKED")?)?;
-        Ok(Self { object, _maps: created.into_iter().map(|(.., data)| data).collect(), ring, counters, checked })
+        Ok(Self {
+            object,
+            _maps: created.into_iter().map(|(.., data)| data).collect(),
+            ring,
+            counters,
+            checked,
+        })
     }
 
     /// Loads a program. On refusal the error holds the end of the verifier's log.
     pub(super) fn load(&self, name: &str, kind: ProgramKind<'_>) -> io::Result<OwnedFd> {
-        let program = self.object.programs.get(name).ok_or_else(|| io::Error::other(format!("no program {name}")))?;
+        let program = self
+            .object
+            .programs
+            .get(name)
+            .ok_or_else(|| io::Error::other(format!("no program {name}")))?;
         let function = self
             .object
             .functions
@@ -113,7 +135,13 @@ impl Programs {
         match sys::load_program(name, kind, &function.instructions, license, &mut []) {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EACCES)) => {
                 let mut log = vec![0; 1 << 16];
-                let error = match sys::load_program(name, kind, &function.instructions, license, &mut log) {
+                let error = match sys::load_program(
+                    name,
+                    kind,
+                    &function.instructions,
+                    license,
+                    &mut log,
+                ) {
                     Ok(program) => return Ok(program),
                     Err(error) => error,
                 };
@@ -121,7 +149,10 @@ impl Programs {
                 let text = String::from_utf8_lossy(&log[..end]).into_owned();
                 let last: Vec<_> = text.trim_end().lines().rev().take(3).collect();
                 let last: Vec<_> = last.into_iter().rev().collect();
-                Err(io::Error::new(error.kind(), format!("{error}: {}", last.join("; "))))
+                Err(io::Error::new(
+                    error.kind(),
+                    format!("{error}: {}", last.join("; ")),
+                ))
             }
             other => other,
         }
@@ -132,7 +163,11 @@ impl Programs {
 fn possible_cpus() -> u32 {
     // "0-3", "0-3,8-11": the last number is the highest.
     let text = fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok());
+    let last = text
+        .trim()
+        .rsplit(['-', ','])
+        .next()
+        .and_then(|last| last.parse::<u32>().ok());
     last.map_or(1, |last| last + 1)
 }
 
@@ -164,16 +199,31 @@ mod tests {
     #[cfg_attr(not(gpreempt_ebpf), ignore = "built without the eBPF programs")]
     fn the_object_has_every_program_of_the_plan_in_both_kinds() {
         let object = Object::parse(&OBJECT.bytes).unwrap();
-        let fallbacks = PLAN.iter().filter_map(|wanted| wanted.fallback).map(|other| other.programs);
+        let fallbacks = PLAN
+            .iter()
+            .filter_map(|wanted| wanted.fallback)
+            .map(|other| other.programs);
         for programs in PLAN.iter().map(|wanted| wanted.programs).chain(fallbacks) {
             for name in [programs.entry, programs.exit].into_iter().flatten() {
                 assert!(object.programs.contains_key(name), "{name}");
-                assert!(object.programs.contains_key(&format!("{name}_f")), "{name}_f");
+                assert!(
+                    object.programs.contains_key(&format!("{name}_f")),
+                    "{name}_f"
+                );
                 assert!(name.len() + 2 <= 24, "{name}");
             }
         }
-        assert_eq!(object.maps["RECORDS"].map_type(), bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32);
-        assert_eq!(object.maps["LOST"].map_type(), bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32);
-        assert_eq!(object.maps["THREADS"].map_type(), bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32);
+        assert_eq!(
+            object.maps["RECORDS"].map_type(),
+            bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32
+        );
+        assert_eq!(
+            object.maps["LOST"].map_type(),
+            bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY as u32
+        );
+        assert_eq!(
+            object.maps["THREADS"].map_type(),
+            bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32
+        );
     }
 }

@@ -39,14 +39,23 @@ impl Symbols {
     /// kernel itself only names that contain `kfd`, `cpsch` or another of the plan's words are kept.
     fn parse(mut lines: impl BufRead) -> Result<Option<Self>> {
         // A module's symbols are together, so one module's are kept at a time.
-        let mut current = Self { module: VMLINUX.to_owned(), functions: BTreeMap::new() };
+        let mut current = Self {
+            module: VMLINUX.to_owned(),
+            functions: BTreeMap::new(),
+        };
         let mut line = Vec::new();
         loop {
             line.clear();
-            if lines.read_until(b'\n', &mut line).context("reading /proc/kallsyms")? == 0 {
+            if lines
+                .read_until(b'\n', &mut line)
+                .context("reading /proc/kallsyms")?
+                == 0
+            {
                 return Ok(current.carries_amdkfd().then_some(current));
             }
-            let Some((kind, name, module)) = split(&line) else { continue };
+            let Some((kind, name, module)) = split(&line) else {
+                continue;
+            };
             let module = module.unwrap_or(VMLINUX);
             if module != current.module {
                 if current.carries_amdkfd() {
@@ -69,7 +78,10 @@ impl Symbols {
         for name in names {
             *functions.entry(name.to_owned()).or_default() += 1;
         }
-        Self { module: module.to_owned(), functions }
+        Self {
+            module: module.to_owned(),
+            functions,
+        }
     }
 
     fn carries_amdkfd(&self) -> bool {
@@ -85,13 +97,16 @@ impl Symbols {
     /// Compiler's variants of a function: `name.constprop.0`, `name.isra.0` and the like, without parts (`.part.0`, `.cold`),
     /// which are pieces of a function.
     pub fn variants<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.functions.keys().map(String::as_str).filter(move |symbol| {
-            symbol.strip_prefix(name).is_some_and(|rest| {
-                (rest.starts_with(".constprop.") || rest.starts_with(".isra."))
-                    && !rest.contains(".part.")
-                    && !rest.contains(".cold")
+        self.functions
+            .keys()
+            .map(String::as_str)
+            .filter(move |symbol| {
+                symbol.strip_prefix(name).is_some_and(|rest| {
+                    (rest.starts_with(".constprop.") || rest.starts_with(".isra."))
+                        && !rest.contains(".part.")
+                        && !rest.contains(".cold")
+                })
             })
-        })
     }
 
     /// What kprobes attach to: generic names like `update_queue` occur in other modules too.
@@ -112,7 +127,9 @@ fn split(line: &[u8]) -> Option<(u8, &str, Option<&str>)> {
     let _address = words.next()?;
     let kind = words.next()?;
     let name = words.next()?;
-    let module = words.next().map(|word| word.trim_start_matches('[').trim_end_matches(']'));
+    let module = words
+        .next()
+        .map(|word| word.trim_start_matches('[').trim_end_matches(']'));
     Some((*kind.as_bytes().first()?, name, module))
 }
 
@@ -150,13 +167,17 @@ mod tests {
     #[test]
     fn pieces_of_a_function_are_no_variants() {
         let symbols = Symbols::parse(KALLSYMS.as_bytes()).unwrap().unwrap();
-        assert_eq!(symbols.variants("execute_queues_cpsch").collect::<Vec<_>>(), ["execute_queues_cpsch.constprop.0"]);
+        assert_eq!(
+            symbols.variants("execute_queues_cpsch").collect::<Vec<_>>(),
+            ["execute_queues_cpsch.constprop.0"]
+        );
         assert_eq!(symbols.variants("kfd_dbg_trap_activate").count(), 0);
     }
 
     #[test]
     fn a_kernel_with_amdkfd_built_in_has_it_in_vmlinux() {
-        let built_in = "0 T _text\n0 t kfd_ioctl_create_queue\n0 t update_queue\n0 t bpf_prog_abc\t[bpf]\n";
+        let built_in =
+            "0 T _text\n0 t kfd_ioctl_create_queue\n0 t update_queue\n0 t bpf_prog_abc\t[bpf]\n";
         let symbols = Symbols::parse(built_in.as_bytes()).unwrap().unwrap();
         assert_eq!(symbols.module, VMLINUX);
         assert_eq!(symbols.qualified("update_queue"), "update_queue");
@@ -164,6 +185,9 @@ mod tests {
 
     #[test]
     fn no_amdkfd_is_none() {
-        assert_eq!(Symbols::parse("0 T _text\n0 t x\t[y]\n".as_bytes()).unwrap(), None);
+        assert_eq!(
+            Symbols::parse("0 T _text\n0 t x\t[y]\n".as_bytes()).unwrap(),
+            None
+        );
     }
 }

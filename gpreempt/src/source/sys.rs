@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! bpf(2) and perf_event_open(2), as far as this program needs them itself: aya 0.14 can neither load a fentry program for a
-//! module's function nor load an object without parsing all of vmlinux's BTF. The only unsafe file of the live source.
+//! module's function nor load an object without parsing all of vmlinux's BTF. What is unsafe in the live source is here and in `detach`.
 //!
 //! Kernel support: all commands used here exist since Linux 5.11.
 
@@ -184,7 +184,14 @@ pub struct ProgramInfo {
 fn bpf<A: IntoBytes + Immutable>(command: i32, attr: &mut A) -> io::Result<i64> {
     // SAFETY: attr is a plain struct of the size passed; the pointers in it are to memory that the caller keeps alive
     // over the call and whose length is in the same struct.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<A>(),
+        )
+    };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -223,8 +230,11 @@ pub(super) fn load_program(
         ProgramKind::RawTracepoint => attr.prog_type = PROG_TYPE_RAW_TRACEPOINT,
         ProgramKind::Fentry(btf, id) | ProgramKind::Fexit(btf, id) => {
             attr.prog_type = PROG_TYPE_TRACING;
-            attr.expected_attach_type =
-                if matches!(kind, ProgramKind::Fentry(..)) { TRACE_FENTRY } else { TRACE_FEXIT };
+            attr.expected_attach_type = if matches!(kind, ProgramKind::Fentry(..)) {
+                TRACE_FENTRY
+            } else {
+                TRACE_FEXIT
+            };
             attr.attach_btf_id = id;
             attr.attach_btf_obj_fd = btf.map_or(0, raw);
         }
@@ -261,29 +271,50 @@ pub(super) fn fill_and_freeze(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<(
 pub(super) fn module_btf(module: &str) -> io::Result<Option<OwnedFd>> {
     let mut id = 0;
     loop {
-        let mut next = IdAttr { id, next_id: 0, open_flags: 0 };
+        let mut next = IdAttr {
+            id,
+            next_id: 0,
+            open_flags: 0,
+        };
         match bpf(BTF_GET_NEXT_ID, &mut next) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
             other => other?,
         };
         id = next.next_id;
-        let mut by_id = IdAttr { id, next_id: 0, open_flags: 0 };
+        let mut by_id = IdAttr {
+            id,
+            next_id: 0,
+            open_flags: 0,
+        };
         let fd = match bpf(BTF_GET_FD_BY_ID, &mut by_id) {
             // Gone in between.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
             other => owned(other?),
         };
         let mut name = [0_u8; 64];
-        let mut info = BtfInfo { btf: 0, btf_size: 0, id: 0, name: name.as_mut_ptr() as u64, name_len: 64, kernel_btf: 0 };
+        let mut info = BtfInfo {
+            btf: 0,
+            btf_size: 0,
+            id: 0,
+            name: name.as_mut_ptr() as u64,
+            name_len: 64,
+            kernel_btf: 0,
+        };
         get_info(fd.as_fd(), &mut info)?;
-        let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let length = name
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(name.len());
         if info.kernel_btf == 1 && &name[..length] == module.as_bytes() {
             return Ok(Some(fd));
         }
     }
 }
 
-fn get_info<I: FromBytes + IntoBytes + Immutable>(fd: BorrowedFd<'_>, info: &mut I) -> io::Result<()> {
+fn get_info<I: FromBytes + IntoBytes + Immutable>(
+    fd: BorrowedFd<'_>,
+    info: &mut I,
+) -> io::Result<()> {
     let mut attr = InfoAttr {
         fd: raw(fd),
         info_len: u32::try_from(size_of::<I>()).map_err(io::Error::other)?,
@@ -296,7 +327,10 @@ fn get_info<I: FromBytes + IntoBytes + Immutable>(fd: BorrowedFd<'_>, info: &mut
 pub(super) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     let mut info = ProgInfo::new_zeroed();
     get_info(program, &mut info)?;
-    Ok(ProgramInfo { verified_insns: info.verified_insns, recursion_misses: info.recursion_misses })
+    Ok(ProgramInfo {
+        verified_insns: info.verified_insns,
+        recursion_misses: info.recursion_misses,
+    })
 }
 
 /// Runs a raw tracepoint program once, in the calling thread.
@@ -308,7 +342,11 @@ pub(super) fn run_once(program: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Attaches a fentry or fexit program; it stays until the link is closed.
 pub(super) fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut attr = RawTracepointAttr { name: 0, prog_fd: raw(program), padding: 0 };
+    let mut attr = RawTracepointAttr {
+        name: 0,
+        prog_fd: raw(program),
+        padding: 0,
+    };
     bpf(RAW_TRACEPOINT_OPEN, &mut attr).map(owned)
 }
 
@@ -329,13 +367,23 @@ pub(super) fn attach_kprobe(
     // SAFETY: attr has the size it says and points to a C string that outlives the call. A kprobe event is for all
     // processes, yet perf wants a CPU: pid -1, CPU 0; the program runs on every CPU.
     let event = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, std::ptr::from_ref(&attr), -1, 0, -1, PERF_FLAG_FD_CLOEXEC)
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::from_ref(&attr),
+            -1,
+            0,
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
     };
     if event < 0 {
         return Err(io::Error::last_os_error());
     }
     let event = owned(event);
-    for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, raw(program)), (PERF_EVENT_IOC_ENABLE, 0)] {
+    for (request, argument) in [
+        (PERF_EVENT_IOC_SET_BPF, raw(program)),
+        (PERF_EVENT_IOC_ENABLE, 0),
+    ] {
         // SAFETY: both requests take a plain number.
         if unsafe { libc::ioctl(event.as_raw_fd(), request as _, argument) } < 0 {
             return Err(io::Error::last_os_error());

@@ -38,8 +38,15 @@ impl Tree {
         tree.file("/sys/module/amdgpu/parameters/num_kcq", "-1\n");
         tree.file("/sys/module/amdgpu/parameters/cwsr_enable", "1\n");
         tree.file("/sys/class/kfd/kfd/topology/nodes/0/gpu_id", "0\n");
-        tree.file("/sys/class/kfd/kfd/topology/nodes/0/properties", "cpu_cores_count 8\nsimd_count 0\n");
-        tree.gpu(1, GPU, "gfx_target_version 90402\nlocation_id 2560\ndomain 0\nnum_cp_queues 24\nnum_xcc 2\n");
+        tree.file(
+            "/sys/class/kfd/kfd/topology/nodes/0/properties",
+            "cpu_cores_count 8\nsimd_count 0\n",
+        );
+        tree.gpu(
+            1,
+            GPU,
+            "gfx_target_version 90402\nlocation_id 2560\ndomain 0\nnum_cp_queues 24\nnum_xcc 2\n",
+        );
         tree
     }
 
@@ -60,12 +67,16 @@ impl Tree {
     }
 
     pub fn capabilities(&self, effective: u64) {
-        self.file("/proc/self/status", &format!("Name:\tgpreempt\nCapEff:\t{effective:016x}\n"));
+        self.file(
+            "/proc/self/status",
+            &format!("Name:\tgpreempt\nCapEff:\t{effective:016x}\n"),
+        );
     }
 
     pub fn file(&self, path: &str, content: &str) {
         let path = self.path(path);
-        fs::create_dir_all(path.parent().expect("a file has a parent")).expect("a directory can be made");
+        fs::create_dir_all(path.parent().expect("a file has a parent"))
+            .expect("a directory can be made");
         fs::write(path, content).expect("a file can be written");
     }
 
@@ -92,7 +103,9 @@ impl Tree {
 
 /// The program, with nothing of the caller's environment that changes its output.
 pub fn gpreempt() -> Command {
-    Command::new(snapbox::cmd::cargo_bin!("gpreempt")).env_remove("COLUMNS").env_remove("NO_COLOR")
+    Command::new(snapbox::cmd::cargo_bin!("gpreempt"))
+        .env_remove("COLUMNS")
+        .env_remove("NO_COLOR")
 }
 
 /// Parts of a header that tests vary.
@@ -109,7 +122,11 @@ pub struct Head {
 /// A record as the kernel side writes it.
 pub fn record<B: Body>(head: Head, body: B) -> Vec<u8> {
     let len = size_of::<Header>() + size_of::<B>();
-    let actor = if head.actor == 0 { head.pid } else { head.actor };
+    let actor = if head.actor == 0 {
+        head.pid
+    } else {
+        head.actor
+    };
     let header = Header {
         ts_ns: T0 + head.at_us * 1000,
         total_ns: head.took_us * 1000,
@@ -152,7 +169,13 @@ pub fn created(head: Head, queue_id: u32, name: &[u8]) -> Vec<u8> {
 /// The life of one process that is evicted, debugged and hit by a reset: every kind of record once or more.
 pub fn life() -> Vec<Vec<u8>> {
     use rec::cause;
-    let head = |at_us, took_us, cause| Head { at_us, took_us, cause, pid: 212, ..Head::default() };
+    let head = |at_us, took_us, cause| Head {
+        at_us,
+        took_us,
+        cause,
+        pid: 212,
+        ..Head::default()
+    };
     let unmap = |fence_us: u64, lock_ns| rec::RunlistUnmapped {
         lock_wait_ns: lock_ns,
         fence_ns: fence_us * 1000,
@@ -171,7 +194,13 @@ pub fn life() -> Vec<Vec<u8>> {
     vec![
         record(
             head(0, 40, 0),
-            rec::ProcessAttached { start_boottime_ns: T0 - 5, cgroup_id: 77, ns_pid: 5, reserved: 0, comm: name },
+            rec::ProcessAttached {
+                start_boottime_ns: T0 - 5,
+                cgroup_id: 77,
+                ns_pid: 5,
+                reserved: 0,
+                comm: name,
+            },
         ),
         record(head(1200, 3, cause::CREATE_QUEUE), map(1, 0)),
         created(head(1203, 148, cause::CREATE_QUEUE), 0, b"kfd-load"),
@@ -179,40 +208,115 @@ pub fn life() -> Vec<Vec<u8>> {
         record(head(2010, 4, cause::CREATE_QUEUE), map(2, 0)),
         created(head(2020, 160, cause::CREATE_QUEUE), 1, b"kfd-load"),
         record(
-            Head { status: -22, ..head(2100, 2, cause::CREATE_QUEUE) },
+            Head {
+                status: -22,
+                ..head(2100, 2, cause::CREATE_QUEUE)
+            },
             rec::QueueRejected { reserved: 0 },
         ),
         record(
             head(2500, 90, cause::UPDATE_QUEUE),
-            rec::QueueUpdated { gpu_id: GPU, queue_id: 1, priority: 3, percent: 0, active: 0, reserved: 0 },
-        ),
-        record(Head { actor: 9, ..head(3000, 70, cause::EVICT) }, unmap(58, 200)),
-        record(
-            Head { actor: 9, ..head(3001, 80, cause::EVICT) },
-            rec::ProcessEvicted { gpu_id: GPU, reason: rec::evict_reason::TTM, depth: 1, reserved: 0 },
-        ),
-        record(
-            Head { actor: 9, ..head(103_001, 12, cause::RESTORE) },
-            rec::ProcessRestored { gpu_id: GPU, depth: 0 },
+            rec::QueueUpdated {
+                gpu_id: GPU,
+                queue_id: 1,
+                priority: 3,
+                percent: 0,
+                active: 0,
+                reserved: 0,
+            },
         ),
         record(
-            Head { actor: 300, status: 1, ..head(200_000, 900, cause::SUSPEND) },
-            rec::QueuesSuspended { count: 1, requested: 2 },
+            Head {
+                actor: 9,
+                ..head(3000, 70, cause::EVICT)
+            },
+            unmap(58, 200),
         ),
         record(
-            Head { actor: 300, status: 1, ..head(210_000, 80, cause::RESUME) },
-            rec::QueuesResumed { count: 1, requested: 0 },
+            Head {
+                actor: 9,
+                ..head(3001, 80, cause::EVICT)
+            },
+            rec::ProcessEvicted {
+                gpu_id: GPU,
+                reason: rec::evict_reason::TTM,
+                depth: 1,
+                reserved: 0,
+            },
         ),
-        record(Head { status: -62, ..head(9_300_000, 9_000_000, cause::DESTROY_QUEUE) }, unmap(9_000_000, 0)),
         record(
-            Head { at_us: 9_300_010, actor: 40, cause: cause::RESET, ..Head::default() },
-            rec::GpuReset { gpu_id: GPU, phase: rec::reset_phase::PRE },
+            Head {
+                actor: 9,
+                ..head(103_001, 12, cause::RESTORE)
+            },
+            rec::ProcessRestored {
+                gpu_id: GPU,
+                depth: 0,
+            },
         ),
-        record(head(9_400_000, 0, cause::PROCESS_EXIT), rec::QueueDestroyed { gpu_id: GPU, queue_id: 0 }),
-        record(head(9_400_010, 95, cause::DESTROY_QUEUE), rec::QueueDestroyed { gpu_id: GPU, queue_id: 1 }),
+        record(
+            Head {
+                actor: 300,
+                status: 1,
+                ..head(200_000, 900, cause::SUSPEND)
+            },
+            rec::QueuesSuspended {
+                count: 1,
+                requested: 2,
+            },
+        ),
+        record(
+            Head {
+                actor: 300,
+                status: 1,
+                ..head(210_000, 80, cause::RESUME)
+            },
+            rec::QueuesResumed {
+                count: 1,
+                requested: 0,
+            },
+        ),
+        record(
+            Head {
+                status: -62,
+                ..head(9_300_000, 9_000_000, cause::DESTROY_QUEUE)
+            },
+            unmap(9_000_000, 0),
+        ),
+        record(
+            Head {
+                at_us: 9_300_010,
+                actor: 40,
+                cause: cause::RESET,
+                ..Head::default()
+            },
+            rec::GpuReset {
+                gpu_id: GPU,
+                phase: rec::reset_phase::PRE,
+            },
+        ),
+        record(
+            head(9_400_000, 0, cause::PROCESS_EXIT),
+            rec::QueueDestroyed {
+                gpu_id: GPU,
+                queue_id: 0,
+            },
+        ),
+        record(
+            head(9_400_010, 95, cause::DESTROY_QUEUE),
+            rec::QueueDestroyed {
+                gpu_id: GPU,
+                queue_id: 1,
+            },
+        ),
         record(
             head(9_400_100, 0, 0),
-            rec::ProcessExited { start_boottime_ns: T0 - 5, ns_pid: 5, reserved: 0, comm: name },
+            rec::ProcessExited {
+                start_boottime_ns: T0 - 5,
+                ns_pid: 5,
+                reserved: 0,
+                comm: name,
+            },
         ),
     ]
 }

@@ -30,11 +30,25 @@ pub(crate) fn load_driver() -> anyhow::Result<()> {
 
 /// Unloads the driver. The last user's clean-up runs in a work queue, so the driver may be busy for a moment.
 pub(crate) fn unload_driver() -> anyhow::Result<()> {
-    eventually("rmmod amdgpu", || match run(Command::new("rmmod").arg("amdgpu")) {
+    eventually("rmmod amdgpu", || match try_unload_driver() {
         Ok(()) => Ok(Some(())),
         Err(_) if driver_is_loaded() => Ok(None),
         Err(error) => Err(error),
     })
+}
+
+/// One attempt to unload it.
+pub(crate) fn try_unload_driver() -> anyhow::Result<()> {
+    run(Command::new("rmmod").arg("amdgpu"))
+}
+
+/// How many users the module has: open files, processes, probes.
+pub(crate) fn driver_users() -> anyhow::Result<u64> {
+    const PATH: &str = "/sys/module/amdgpu/refcnt";
+    let text = fs::read_to_string(PATH).with_context(|| format!("read {PATH}"))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{PATH}: {text:?}"))
 }
 
 /// The parameters that PID 1 loaded the driver with.
@@ -46,21 +60,36 @@ fn boot_parameters() -> anyhow::Result<String> {
         Err(error) => return Err(error).with_context(|| format!("read {PLAN}")),
     };
     let plan: Value = serde_json::from_str(&text).with_context(|| format!("{PLAN}: {text}"))?;
-    let modules = plan["modules"].as_array().with_context(|| format!("{PLAN}: no modules"))?;
+    let modules = plan["modules"]
+        .as_array()
+        .with_context(|| format!("{PLAN}: no modules"))?;
     let driver = modules.iter().find(|module| module["name"] == "amdgpu");
-    Ok(driver.and_then(|module| module["params"].as_str()).unwrap_or_default().to_owned())
+    Ok(driver
+        .and_then(|module| module["params"].as_str())
+        .unwrap_or_default()
+        .to_owned())
 }
 
 /// Runs a program that must succeed.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("start {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("start {command:?}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "{command:?}: {}: {}", output.status, errors.trim());
+    anyhow::ensure!(
+        output.status.success(),
+        "{command:?}: {}: {}",
+        output.status,
+        errors.trim()
+    );
     Ok(())
 }
 
 /// Calls `check` until it returns something.
-pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub(crate) fn eventually<T>(
+    what: &str,
+    mut check: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let until = Instant::now() + DEADLINE;
     loop {
         if let Some(value) = check().with_context(|| what.to_owned())? {
@@ -81,7 +110,10 @@ impl Parameter {
     /// Sets it; dropping the value restores what was there before.
     pub(crate) fn set(name: &str, value: &str) -> anyhow::Result<Self> {
         let path = format!("{PARAMETERS}/{name}");
-        let before = fs::read_to_string(&path).with_context(|| format!("read {path}"))?.trim().to_owned();
+        let before = fs::read_to_string(&path)
+            .with_context(|| format!("read {path}"))?
+            .trim()
+            .to_owned();
         fs::write(&path, value).with_context(|| format!("write {value} to {path}"))?;
         Ok(Self { path, before })
     }
@@ -105,9 +137,14 @@ pub(crate) fn evict(pid: u32) -> anyhow::Result<()> {
 pub(crate) fn stat(gpu: usize, name: &str) -> anyhow::Result<u64> {
     let path = format!("{SIMGPU}/{gpu}/stats");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = line.with_context(|| format!("{path}: no {name}"))?;
-    value.trim().parse().with_context(|| format!("{path}: {name} {value:?}"))
+    value
+        .trim()
+        .parse()
+        .with_context(|| format!("{path}: {name} {value:?}"))
 }
 
 /// The objects that a driver without users holds: `bo`, `mem`, `files`.
@@ -116,18 +153,28 @@ pub(crate) fn live_objects() -> anyhow::Result<Vec<(String, u64)>> {
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     text.lines()
         .map(|line| {
-            let (name, count) = line.split_once(' ').with_context(|| format!("{path}: {line:?}"))?;
-            Ok((name.to_owned(), count.trim().parse().with_context(|| format!("{path}: {line:?}"))?))
+            let (name, count) = line
+                .split_once(' ')
+                .with_context(|| format!("{path}: {line:?}"))?;
+            Ok((
+                name.to_owned(),
+                count
+                    .trim()
+                    .parse()
+                    .with_context(|| format!("{path}: {line:?}"))?,
+            ))
         })
         .collect()
 }
 
 /// Waits until no process holds queues.
 pub(crate) fn wait_for_no_process() -> anyhow::Result<()> {
-    eventually("no KFD process", || match fs::read_dir("/sys/class/kfd/kfd/proc") {
-        Ok(mut entries) => Ok(entries.next().is_none().then_some(())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
-        Err(error) => Err(error.into()),
+    eventually("no KFD process", || {
+        match fs::read_dir("/sys/class/kfd/kfd/proc") {
+            Ok(mut entries) => Ok(entries.next().is_none().then_some(())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
+            Err(error) => Err(error.into()),
+        }
     })
 }
 
@@ -135,15 +182,27 @@ pub(crate) fn wait_for_no_process() -> anyhow::Result<()> {
 pub(crate) fn kernel_log() -> anyhow::Result<Vec<String>> {
     let output = Command::new("dmesg").output().context("start dmesg")?;
     anyhow::ensure!(output.status.success(), "dmesg: {}", output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Fails if the kernel complained since boot.
 pub(crate) fn check_kernel_log() -> anyhow::Result<()> {
-    const COMPLAINTS: [&str; 7] =
-        ["BUG:", "WARNING:", "Oops", "general protection", "use-after-free", "blocked for more than", "soft lockup"];
-    let bad: Vec<String> =
-        kernel_log()?.into_iter().filter(|line| COMPLAINTS.iter().any(|text| line.contains(text))).collect();
+    const COMPLAINTS: [&str; 7] = [
+        "BUG:",
+        "WARNING:",
+        "Oops",
+        "general protection",
+        "use-after-free",
+        "blocked for more than",
+        "soft lockup",
+    ];
+    let bad: Vec<String> = kernel_log()?
+        .into_iter()
+        .filter(|line| COMPLAINTS.iter().any(|text| line.contains(text)))
+        .collect();
     anyhow::ensure!(bad.is_empty(), "the kernel complained: {}", bad.join(" | "));
     Ok(())
 }

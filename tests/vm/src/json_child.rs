@@ -32,7 +32,9 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -50,8 +52,13 @@ impl JsonChild {
     /// Starts `command` with its output captured; it dies with the test.
     pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
         let name = format!("{command:?}");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = workload::stop::die_with_parent(&mut command).spawn().with_context(|| format!("start {name}"))?;
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = workload::stop::die_with_parent(&mut command)
+            .spawn()
+            .with_context(|| format!("start {name}"))?;
         let shared = Arc::new(Shared::default());
         let errors = Arc::new(Mutex::new(String::new()));
         let stdout = child.stdout.take().context("no stdout")?;
@@ -75,13 +82,22 @@ impl JsonChild {
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-                    let mut text = err.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut text = err
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
                     text.push_str(&String::from_utf8_lossy(&buffer[..count]));
                 }
             }),
         ];
         let stdin = child.stdin.take();
-        Ok(Self { name, child, stdin, shared, errors, readers })
+        Ok(Self {
+            name,
+            child,
+            stdin,
+            shared,
+            errors,
+            readers,
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -95,27 +111,48 @@ impl JsonChild {
 
     /// What it wrote to standard error so far.
     pub(crate) fn errors(&self) -> String {
-        self.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.errors
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits until `find` finds something in what was printed.
     ///
     /// # Errors
     /// If the program ended or the deadline passed without it; says what was printed last.
-    pub(crate) fn wait_for<T>(&self, what: &str, mut find: impl FnMut(&[Record]) -> Option<T>) -> anyhow::Result<T> {
+    pub(crate) fn wait_for<T>(
+        &self,
+        what: &str,
+        mut find: impl FnMut(&[Record]) -> Option<T>,
+    ) -> anyhow::Result<T> {
         let until = Instant::now() + DEADLINE;
         let mut state = self.shared.lock();
         loop {
             if let Some(line) = &state.garbage {
-                anyhow::bail!("{} printed a line that is no JSON record: {line:?}", self.name);
+                anyhow::bail!(
+                    "{} printed a line that is no JSON record: {line:?}",
+                    self.name
+                );
             }
             if let Some(found) = find(&state.records) {
                 return Ok(found);
             }
             let left = until.saturating_duration_since(Instant::now());
             if state.ended || left.is_zero() {
-                let why = if state.ended { "it ended" } else { "the deadline passed" };
-                let last: Vec<String> = state.records.iter().rev().take(8).rev().map(describe).collect();
+                let why = if state.ended {
+                    "it ended"
+                } else {
+                    "the deadline passed"
+                };
+                let last: Vec<String> = state
+                    .records
+                    .iter()
+                    .rev()
+                    .take(8)
+                    .rev()
+                    .map(describe)
+                    .collect();
                 let errors = self.errors();
                 anyhow::bail!(
                     "waited for {what} from {}: {why}; last records: [{}]; stderr: {:?}",
@@ -136,11 +173,14 @@ impl JsonChild {
     /// Writes a line to its standard input.
     pub(crate) fn send(&mut self, line: &str) -> anyhow::Result<()> {
         let stdin = self.stdin.as_mut().context("standard input is closed")?;
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).with_context(|| format!("send {line:?} to {}", self.name))
+        writeln!(stdin, "{line}")
+            .and_then(|()| stdin.flush())
+            .with_context(|| format!("send {line:?} to {}", self.name))
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).with_context(|| format!("{signal} to {}", self.name))
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal)
+            .with_context(|| format!("{signal} to {}", self.name))
     }
 
     /// Waits for its end and for the last of its output.
@@ -150,14 +190,24 @@ impl JsonChild {
             if let Some(status) = self.child.try_wait().context("wait")? {
                 break status;
             }
-            anyhow::ensure!(Instant::now() < until, "{} did not end; stderr: {:?}", self.name, tail(&self.errors()));
+            anyhow::ensure!(
+                Instant::now() < until,
+                "{} did not end; stderr: {:?}",
+                self.name,
+                tail(&self.errors())
+            );
             std::thread::sleep(Duration::from_millis(10));
         };
         for reader in self.readers.drain(..) {
-            reader.join().map_err(|_| anyhow::anyhow!("reader panicked"))?;
+            reader
+                .join()
+                .map_err(|_| anyhow::anyhow!("reader panicked"))?;
         }
         if let Some(line) = &self.shared.lock().garbage {
-            anyhow::bail!("{} printed a line that is no JSON record: {line:?}", self.name);
+            anyhow::bail!(
+                "{} printed a line that is no JSON record: {line:?}",
+                self.name
+            );
         }
         Ok(status)
     }

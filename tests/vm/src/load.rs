@@ -20,9 +20,17 @@ impl Load {
     pub(crate) fn start_on(gpus: usize, args: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new("kfd-load");
         command.arg("--control").args(args);
-        let load = Self { child: JsonChild::start(command)?, commands: 0 };
+        let load = Self {
+            child: JsonChild::start(command)?,
+            commands: 0,
+        };
         load.child.wait_for("the created queues", |records| {
-            (records.iter().filter(|record| record.kind == "created").count() == gpus).then_some(())
+            (records
+                .iter()
+                .filter(|record| record.kind == "created")
+                .count()
+                == gpus)
+                .then_some(())
         })?;
         Ok(load)
     }
@@ -38,12 +46,19 @@ impl Load {
 
     /// The queues that it created when it started: `created` lines, one for each GPU.
     pub(crate) fn created(&self) -> Vec<Record> {
-        self.child.records().into_iter().filter(|record| record.kind == "created").collect()
+        self.child
+            .records()
+            .into_iter()
+            .filter(|record| record.kind == "created")
+            .collect()
     }
 
     /// gpu_id of its first GPU.
     pub(crate) fn gpu_id(&self) -> anyhow::Result<u64> {
-        self.created().first().context("no created line")?.number("gpu_id")
+        self.created()
+            .first()
+            .context("no created line")?
+            .number("gpu_id")
     }
 
     /// Ids of the queues that it created when it started.
@@ -62,15 +77,24 @@ impl Load {
         self.child.send(line)?;
         let index = self.commands;
         self.commands += 1;
-        self.child.wait_for(&format!("the answer to {line:?}"), |records| {
-            records.iter().filter(|record| record.kind == "ack").nth(index).cloned()
-        })
+        self.child
+            .wait_for(&format!("the answer to {line:?}"), |records| {
+                records
+                    .iter()
+                    .filter(|record| record.kind == "ack")
+                    .nth(index)
+                    .cloned()
+            })
     }
 
     /// Sends a command that must succeed.
     pub(crate) fn command(&mut self, line: &str) -> anyhow::Result<Record> {
         let ack = self.try_command(line)?;
-        anyhow::ensure!(ack.data["ok"] == true, "{line:?} failed: {}", ack.data["error"]);
+        anyhow::ensure!(
+            ack.data["ok"] == true,
+            "{line:?} failed: {}",
+            ack.data["error"]
+        );
         Ok(ack)
     }
 
@@ -83,7 +107,11 @@ impl Load {
     pub(crate) fn report(&mut self) -> anyhow::Result<Record> {
         self.command("report")?;
         let reports = self.child.records();
-        reports.into_iter().rev().find(|record| record.kind == "report").context("no report line")
+        reports
+            .into_iter()
+            .rev()
+            .find(|record| record.kind == "report")
+            .context("no report line")
     }
 
     /// Ends it cleanly. Returns its `done` line.
@@ -95,8 +123,16 @@ impl Load {
     /// Waits for its end by itself. Returns its `done` line.
     pub(crate) fn done(&mut self) -> anyhow::Result<Record> {
         let status = self.child.wait_exit()?;
-        anyhow::ensure!(status.success(), "kfd-load: {status}; stderr: {:?}", self.child.errors());
-        self.child.records().pop().filter(|record| record.kind == "done").context("no done line")
+        anyhow::ensure!(
+            status.success(),
+            "kfd-load: {status}; stderr: {:?}",
+            self.child.errors()
+        );
+        self.child
+            .records()
+            .pop()
+            .filter(|record| record.kind == "done")
+            .context("no done line")
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
@@ -115,6 +151,10 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<Vec<Record>> {
     command.args(args);
     let mut child = JsonChild::start(command)?;
     let status = child.wait_exit()?;
-    anyhow::ensure!(status.success(), "kfd-load {args:?}: {status}; stderr: {:?}", child.errors());
+    anyhow::ensure!(
+        status.success(),
+        "kfd-load {args:?}: {status}; stderr: {:?}",
+        child.errors()
+    );
     Ok(child.records())
 }

@@ -38,7 +38,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let chosen = tests::all().into_iter().filter(|test| {
         cli.group.as_ref().is_none_or(|group| test.group == group)
-            && cli.filter.as_ref().is_none_or(|text| test.full_name().contains(text.as_str()))
+            && cli
+                .filter
+                .as_ref()
+                .is_none_or(|text| test.full_name().contains(text.as_str()))
     });
     if cli.list {
         chosen.for_each(|test| println!("{}", test.full_name()));

@@ -36,7 +36,9 @@ impl Watch {
     pub(crate) fn start_unready(args: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new("gpreempt");
         command.args(["watch", "--format", "json"]).args(args);
-        Ok(Self { child: JsonChild::start(command)? })
+        Ok(Self {
+            child: JsonChild::start(command)?,
+        })
     }
 
     /// What it wrote to standard error so far.
@@ -50,8 +52,14 @@ impl Watch {
     }
 
     /// Waits for the first record that fits.
-    pub(crate) fn wait_for(&self, what: &str, mut fits: impl FnMut(&Record) -> bool) -> anyhow::Result<Record> {
-        self.child.wait_for(what, |records| records.iter().find(|record| fits(record)).cloned())
+    pub(crate) fn wait_for(
+        &self,
+        what: &str,
+        mut fits: impl FnMut(&Record) -> bool,
+    ) -> anyhow::Result<Record> {
+        self.child.wait_for(what, |records| {
+            records.iter().find(|record| fits(record)).cloned()
+        })
     }
 
     /// Waits until `count` records fit; returns those.
@@ -61,15 +69,22 @@ impl Watch {
         count: usize,
         mut fits: impl FnMut(&Record) -> bool,
     ) -> anyhow::Result<Vec<Record>> {
-        self.child.wait_for(&format!("{count} x {what}"), |records| {
-            let found: Vec<Record> = records.iter().filter(|record| fits(record)).cloned().collect();
-            (found.len() >= count).then_some(found)
-        })
+        self.child
+            .wait_for(&format!("{count} x {what}"), |records| {
+                let found: Vec<Record> = records
+                    .iter()
+                    .filter(|record| fits(record))
+                    .cloned()
+                    .collect();
+                (found.len() >= count).then_some(found)
+            })
     }
 
     /// Waits until this process has gone.
     pub(crate) fn wait_for_exit_of(&self, pid: u32) -> anyhow::Result<Record> {
-        self.wait_for("process_exited", |record| record.kind == "process_exited" && record.is_of(pid))
+        self.wait_for("process_exited", |record| {
+            record.kind == "process_exited" && record.is_of(pid)
+        })
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
@@ -99,8 +114,15 @@ impl Watch {
             self.child.errors()
         );
         let records = self.child.records();
-        let summary = records.last().context("gpreempt watch printed nothing")?.clone();
-        anyhow::ensure!(summary.kind == "summary", "the last record is {}, not summary", summary.kind);
+        let summary = records
+            .last()
+            .context("gpreempt watch printed nothing")?
+            .clone();
+        anyhow::ensure!(
+            summary.kind == "summary",
+            "the last record is {}, not summary",
+            summary.kind
+        );
         Ok(Seen { records, summary })
     }
 
@@ -113,17 +135,25 @@ impl Watch {
 
 /// The code as a shell sees it: 128 + n for death by signal n.
 pub(crate) fn shell_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
 impl Seen {
     /// The records of one kind about one process, in the order in which they were printed.
     pub(crate) fn of(&self, kind: &str, pid: u32) -> Vec<&Record> {
-        self.records.iter().filter(|record| record.kind == kind && record.is_of(pid)).collect()
+        self.records
+            .iter()
+            .filter(|record| record.kind == kind && record.is_of(pid))
+            .collect()
     }
 
     /// The records of one kind.
     pub(crate) fn kind(&self, kind: &str) -> Vec<&Record> {
-        self.records.iter().filter(|record| record.kind == kind).collect()
+        self.records
+            .iter()
+            .filter(|record| record.kind == kind)
+            .collect()
     }
 }

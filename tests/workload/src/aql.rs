@@ -59,7 +59,11 @@ mod tests {
     use super::*;
 
     fn bytes(packet: Packet) -> Vec<u8> {
-        packet.0.iter().flat_map(|word| word.to_le_bytes()).collect()
+        packet
+            .0
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect()
     }
 
     #[test]

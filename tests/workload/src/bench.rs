@@ -7,7 +7,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use serde::Serialize;
 
-use crate::device::Device;
+use crate::device::{Device, Memory};
 use crate::ioctl::KfdFile;
 use crate::queue::{Engine, Queue, QueueBuffers};
 use crate::report::print;
@@ -55,7 +55,13 @@ impl Summary {
         sorted.sort_unstable();
         // Nearest rank.
         let at = |percent: usize| sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1];
-        Self { min: at(0), median: at(50), p90: at(90), max: at(100), raw: raw.then(|| samples.to_vec()) }
+        Self {
+            min: at(0),
+            median: at(50),
+            p90: at(90),
+            max: at(100),
+            raw: raw.then(|| samples.to_vec()),
+        }
     }
 }
 
@@ -87,7 +93,7 @@ pub fn rejects(kind: &'static str, count: u64) -> anyhow::Result<()> {
 /// Create, unmap, map and destroy one queue `count` times, timing each ioctl.
 pub fn cycles(count: usize, raw: bool) -> anyhow::Result<()> {
     anyhow::ensure!(count > 0, "--count must be at least 1");
-    let device = Device::open(1)?;
+    let device = Device::open(1, Memory::Own)?;
     let buffers = Rc::new(QueueBuffers::new(&device, 0, Engine::Compute)?);
     let mut samples: [Vec<u64>; 4] = Default::default();
     // One cycle to warm caches and, under emulation, translate the code.
@@ -98,7 +104,10 @@ pub fn cycles(count: usize, raw: bool) -> anyhow::Result<()> {
         let on_ns = queue.update(100, queue.priority)?;
         let destroy_ns = queue.destroy()?;
         if round > 0 {
-            for (list, sample) in samples.iter_mut().zip([create_ns, off_ns, on_ns, destroy_ns]) {
+            for (list, sample) in samples
+                .iter_mut()
+                .zip([create_ns, off_ns, on_ns, destroy_ns])
+            {
                 list.push(sample);
             }
         }
@@ -129,7 +138,10 @@ mod tests {
     fn quantiles_are_nearest_rank() {
         let samples: Vec<u64> = (1..=10).rev().collect();
         let summary = Summary::of(&samples, true);
-        assert_eq!((summary.min, summary.median, summary.p90, summary.max), (1, 5, 9, 10));
+        assert_eq!(
+            (summary.min, summary.median, summary.p90, summary.max),
+            (1, 5, 9, 10)
+        );
         assert_eq!(summary.raw.unwrap(), samples);
         assert_eq!(Summary::of(&[7], false).median, 7);
     }

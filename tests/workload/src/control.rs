@@ -17,7 +17,11 @@ pub enum Command {
     /// `destroy QUEUE_ID`
     Destroy { queue_id: u32 },
     /// `update QUEUE_ID PERCENT [PRIORITY]`
-    Update { queue_id: u32, percent: u32, priority: Option<u32> },
+    Update {
+        queue_id: u32,
+        percent: u32,
+        priority: Option<u32>,
+    },
     /// `reject`: a `CREATE_QUEUE` that the driver refuses.
     Reject,
     /// `report`: a report now.
@@ -33,7 +37,10 @@ pub enum Command {
 /// Reads a command line.
 pub fn parse(line: &str) -> Result<Command, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |word: &str| word.parse::<u32>().map_err(|_| format!("not a number: {word:?}"));
+    let number = |word: &str| {
+        word.parse::<u32>()
+            .map_err(|_| format!("not a number: {word:?}"))
+    };
     Ok(match words[..] {
         ["create", engine] => Command::Create { engine: parse_engine(engine)?, gpu: 0 },
         ["create", engine, gpu] => Command::Create { engine: parse_engine(engine)?, gpu: number(gpu)? as usize },
@@ -110,9 +117,29 @@ mod tests {
 
     #[test]
     fn commands_are_read() {
-        assert_eq!(parse("update 3 0"), Ok(Command::Update { queue_id: 3, percent: 0, priority: None }));
-        assert_eq!(parse("update 3 100 15"), Ok(Command::Update { queue_id: 3, percent: 100, priority: Some(15) }));
-        assert_eq!(parse(" create sdma 1 "), Ok(Command::Create { engine: Engine::Sdma, gpu: 1 }));
+        assert_eq!(
+            parse("update 3 0"),
+            Ok(Command::Update {
+                queue_id: 3,
+                percent: 0,
+                priority: None
+            })
+        );
+        assert_eq!(
+            parse("update 3 100 15"),
+            Ok(Command::Update {
+                queue_id: 3,
+                percent: 100,
+                priority: Some(15)
+            })
+        );
+        assert_eq!(
+            parse(" create sdma 1 "),
+            Ok(Command::Create {
+                engine: Engine::Sdma,
+                gpu: 1
+            })
+        );
         assert!(parse("create magic").unwrap_err().contains("magic"));
         assert!(parse("").is_err());
     }

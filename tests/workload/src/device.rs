@@ -31,7 +31,8 @@ impl Gpu {
     pub fn doorbells(&self, kfd: &KfdFile, doorbell_offset: u64) -> anyhow::Result<&Region> {
         if self.doorbells.get().is_none() {
             let slice = doorbell_offset & !(DOORBELL_SLICE_BYTES as u64 - 1);
-            let region = Region::device(kfd.file(), DOORBELL_SLICE_BYTES, slice).context("map doorbells")?;
+            let region =
+                Region::device(kfd.file(), DOORBELL_SLICE_BYTES, slice).context("map doorbells")?;
             let _ = self.doorbells.set(region);
         }
         self.doorbells.get().context("doorbells are not mapped")
@@ -44,15 +45,25 @@ pub struct Device {
     pub gpus: Vec<Gpu>,
     pub kfd: KfdFile,
     pub version: (u32, u32),
+    memory: Memory,
+}
+
+/// Where what a queue needs is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// In the process's own pages, as ROCr does it. The driver stops the queues when those go, e.g. at exit.
+    Own,
+    /// In memory of the driver (GTT).
+    Driver,
 }
 
 impl Device {
-    /// Opens the first `count` GPUs (0 = all) in the order that ROCr uses: version, apertures, render nodes,
+    /// Opens the first `count` GPUs (0 = all), keeping queues in `memory`, in the order that ROCr uses: version, apertures, render nodes,
     /// `ACQUIRE_VM`, then `RUNTIME_ENABLE` before any queue.
     ///
     /// # Errors
     /// [`Unavailable`] if there is no driver, permission or GPU.
-    pub fn open(count: usize) -> anyhow::Result<Rc<Self>> {
+    pub fn open(count: usize, memory: Memory) -> anyhow::Result<Rc<Self>> {
         let kfd = KfdFile::open()?;
         let version = kfd.version()?;
         let mut nodes = topology::gpus()?;
@@ -60,7 +71,11 @@ impl Device {
             return Err(Unavailable::NoGpu.into());
         }
         if count > nodes.len() {
-            return Err(Unavailable::TooFewGpus { wanted: count, found: nodes.len() }.into());
+            return Err(Unavailable::TooFewGpus {
+                wanted: count,
+                found: nodes.len(),
+            }
+            .into());
         }
         if count > 0 {
             nodes.truncate(count);
@@ -68,19 +83,35 @@ impl Device {
         let apertures = kfd.apertures()?;
         let mut gpus = Vec::new();
         for node in nodes {
-            if !apertures.iter().any(|aperture| aperture.gpu_id == node.gpu_id) {
-                anyhow::bail!("GPU {} is in sysfs but GET_PROCESS_APERTURES_NEW does not list it", node.gpu_id);
+            if !apertures
+                .iter()
+                .any(|aperture| aperture.gpu_id == node.gpu_id)
+            {
+                anyhow::bail!(
+                    "GPU {} is in sysfs but GET_PROCESS_APERTURES_NEW does not list it",
+                    node.gpu_id
+                );
             }
             let render = open_render_node(node.render_minor)?;
-            kfd.acquire_vm(node.gpu_id, &render).with_context(|| format!("GPU {}", node.gpu_id))?;
-            gpus.push(Gpu { node, render, doorbells: OnceCell::new() });
+            kfd.acquire_vm(node.gpu_id, &render)
+                .with_context(|| format!("GPU {}", node.gpu_id))?;
+            gpus.push(Gpu {
+                node,
+                render,
+                doorbells: OnceCell::new(),
+            });
         }
         match kfd.runtime_enable() {
             // Not there before UAPI 1.13: then there is no debugger to enable it for.
             Err(error) if matches!(error.errno, Errno::ENOTTY | Errno::EINVAL) => {}
             result => result?,
         }
-        Ok(Rc::new(Self { gpus, kfd, version }))
+        Ok(Rc::new(Self {
+            gpus,
+            kfd,
+            version,
+            memory,
+        }))
     }
 
     fn gpu_ids(&self) -> Vec<u32> {
@@ -90,10 +121,14 @@ impl Device {
 
 fn open_render_node(minor: u32) -> anyhow::Result<File> {
     let path = format!("/dev/dri/renderD{minor}");
-    OpenOptions::new().read(true).write(true).open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => Unavailable::NoPermission { path }.into(),
-        _ => anyhow::Error::from(error).context(format!("open {path}")),
-    })
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => Unavailable::NoPermission { path }.into(),
+            _ => anyhow::Error::from(error).context(format!("open {path}")),
+        })
 }
 
 /// Where a buffer's pages come from.
@@ -122,19 +157,42 @@ pub struct Buffer {
 
 impl Buffer {
     /// Allocates and maps `bytes`, rounded up to pages; `owner` is the index of the GPU that owns the memory.
-    pub fn new(device: &Rc<Device>, owner: usize, kind: Kind, bytes: usize) -> anyhow::Result<Self> {
+    pub fn new(
+        device: &Rc<Device>,
+        owner: usize,
+        kind: Kind,
+        bytes: usize,
+    ) -> anyhow::Result<Self> {
         let bytes = bytes.next_multiple_of(PAGE_BYTES);
+        let kind = match (device.memory, kind) {
+            (Memory::Driver, Kind::User | Kind::UserExecutable) => Kind::Gtt,
+            _ => kind,
+        };
         let shared = ALLOC_WRITABLE | ALLOC_NO_SUBSTITUTE;
         let (mut region, flags) = match kind {
-            Kind::User => (Region::anonymous(bytes)?, shared | ALLOC_COHERENT | ALLOC_UNCACHED | ALLOC_USERPTR),
-            Kind::UserExecutable => {
-                (Region::anonymous(bytes)?, shared | ALLOC_COHERENT | ALLOC_EXECUTABLE | ALLOC_USERPTR)
-            }
-            Kind::Gtt => (Region::reserve(bytes)?, shared | ALLOC_COHERENT | ALLOC_UNCACHED | ALLOC_GTT),
-            Kind::Vram => (Region::reserve(bytes)?, ALLOC_WRITABLE | ALLOC_PUBLIC | ALLOC_VRAM),
+            Kind::User => (
+                Region::anonymous(bytes)?,
+                shared | ALLOC_COHERENT | ALLOC_UNCACHED | ALLOC_USERPTR,
+            ),
+            Kind::UserExecutable => (
+                Region::anonymous(bytes)?,
+                shared | ALLOC_COHERENT | ALLOC_EXECUTABLE | ALLOC_USERPTR,
+            ),
+            Kind::Gtt => (
+                Region::reserve(bytes)?,
+                shared | ALLOC_COHERENT | ALLOC_UNCACHED | ALLOC_EXECUTABLE | ALLOC_GTT,
+            ),
+            Kind::Vram => (
+                Region::reserve(bytes)?,
+                ALLOC_WRITABLE | ALLOC_PUBLIC | ALLOC_VRAM,
+            ),
         };
         let gpu = &device.gpus[owner];
-        let user_address = if flags & ALLOC_USERPTR != 0 { region.address() } else { 0 };
+        let user_address = if flags & ALLOC_USERPTR != 0 {
+            region.address()
+        } else {
+            0
+        };
         let mut args = AllocMemoryOfGpuArgs {
             va_addr: region.address(),
             size: bytes as u64,
@@ -143,16 +201,28 @@ impl Buffer {
             flags,
             ..Default::default()
         };
-        device.kfd.alloc_memory(&mut args).with_context(|| format!("{bytes} bytes of {kind:?} memory"))?;
+        device
+            .kfd
+            .alloc_memory(&mut args)
+            .with_context(|| format!("{bytes} bytes of {kind:?} memory"))?;
         let map = device.kfd.map_memory(args.handle, &device.gpu_ids());
         if let Err(error) = map {
             let _ = device.kfd.free_memory(args.handle);
-            return Err(anyhow::Error::from(error).context(format!("{bytes} bytes of {kind:?} memory")));
+            return Err(
+                anyhow::Error::from(error).context(format!("{bytes} bytes of {kind:?} memory"))
+            );
         }
         if user_address == 0 {
-            region.map_over(&gpu.render, args.mmap_offset).context("map a buffer of the render node")?;
+            region
+                .map_over(&gpu.render, args.mmap_offset)
+                .context("map a buffer of the render node")?;
         }
-        Ok(Self { device: Rc::clone(device), handle: args.handle, region, kept_by_driver: false })
+        Ok(Self {
+            device: Rc::clone(device),
+            handle: args.handle,
+            region,
+            kept_by_driver: false,
+        })
     }
 
     /// The driver will use it until the process ends and refuse to free it: do not try.
@@ -174,7 +244,13 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // Refused while a queue uses it; the driver frees it with the process then.
-        if !self.kept_by_driver && self.device.kfd.unmap_memory(self.handle, &self.device.gpu_ids()).is_ok() {
+        if !self.kept_by_driver
+            && self
+                .device
+                .kfd
+                .unmap_memory(self.handle, &self.device.gpu_ids())
+                .is_ok()
+        {
             let _ = self.device.kfd.free_memory(self.handle);
         }
     }

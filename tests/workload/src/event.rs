@@ -31,16 +31,28 @@ impl EventPage {
     pub fn new(device: &Rc<Device>) -> anyhow::Result<Self> {
         let mut buffer = Buffer::new(device, 0, Kind::Gtt, SIGNAL_EVENT_LIMIT * 8)?;
         buffer.keep();
-        Ok(Self { device: Rc::clone(device), buffer, created_any: false })
+        Ok(Self {
+            device: Rc::clone(device),
+            buffer,
+            created_any: false,
+        })
     }
 
     /// A new event.
     pub fn create(&mut self) -> anyhow::Result<Event> {
-        let page = if self.created_any { None } else { Some(self.buffer.handle) };
+        let page = if self.created_any {
+            None
+        } else {
+            Some(self.buffer.handle)
+        };
         let (id, slot) = self.device.kfd.create_signal_event(page)?;
         self.created_any = true;
         let mailbox = self.buffer.address() + 8 * u64::from(slot);
-        Ok(Event { device: Rc::clone(&self.device), id, mailbox })
+        Ok(Event {
+            device: Rc::clone(&self.device),
+            id,
+            mailbox,
+        })
     }
 }
 
@@ -62,8 +74,13 @@ impl Drop for Event {
 
 /// Sleeps until one of `event_ids` fires, a signal handler runs or `timeout_ms` passes.
 pub fn wait_any(device: &Device, event_ids: &[u32], timeout_ms: u32) -> Result<(), CallError> {
-    let mut data: Vec<EventData> =
-        event_ids.iter().map(|&event_id| EventData { event_id, ..Default::default() }).collect();
+    let mut data: Vec<EventData> = event_ids
+        .iter()
+        .map(|&event_id| EventData {
+            event_id,
+            ..Default::default()
+        })
+        .collect();
     match device.kfd.wait_any(&mut data, timeout_ms) {
         // EIO: the driver cancelled the wait because it resets a GPU; the caller looks again.
         Err(error) if matches!(error.errno, Errno::EINTR | Errno::EAGAIN | Errno::EIO) => Ok(()),
@@ -81,10 +98,19 @@ pub struct Signals {
 
 impl Signals {
     /// Allocates `count` signals owned by GPU `owner`.
-    pub fn new(device: &Rc<Device>, page: &mut EventPage, owner: usize, count: usize) -> anyhow::Result<Self> {
+    pub fn new(
+        device: &Rc<Device>,
+        page: &mut EventPage,
+        owner: usize,
+        count: usize,
+    ) -> anyhow::Result<Self> {
         let event = page.create()?;
         let buffer = Buffer::new(device, owner, Kind::User, count * SIGNAL_BYTES)?;
-        Ok(Self { event, buffer, count })
+        Ok(Self {
+            event,
+            buffer,
+            count,
+        })
     }
 
     /// How many there are.
@@ -110,6 +136,10 @@ impl Signals {
 
     /// Whether signal `index` was completed.
     pub fn is_done(&self, index: usize) -> bool {
-        self.buffer.region().load_u64(index * SIGNAL_BYTES + VALUE_AT).cast_signed() <= 0
+        self.buffer
+            .region()
+            .load_u64(index * SIGNAL_BYTES + VALUE_AT)
+            .cast_signed()
+            <= 0
     }
 }

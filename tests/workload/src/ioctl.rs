@@ -20,7 +20,12 @@ mod raw {
     nix::ioctl_readwrite!(create_event, b'K', 0x08, CreateEventArgs);
     nix::ioctl_write_ptr!(destroy_event, b'K', 0x09, DestroyEventArgs);
     nix::ioctl_readwrite!(wait_events, b'K', 0x0c, WaitEventsArgs);
-    nix::ioctl_readwrite!(get_process_apertures_new, b'K', 0x14, GetProcessAperturesNewArgs);
+    nix::ioctl_readwrite!(
+        get_process_apertures_new,
+        b'K',
+        0x14,
+        GetProcessAperturesNewArgs
+    );
     nix::ioctl_write_ptr!(acquire_vm, b'K', 0x15, AcquireVmArgs);
     nix::ioctl_readwrite!(alloc_memory_of_gpu, b'K', 0x16, AllocMemoryOfGpuArgs);
     nix::ioctl_write_ptr!(free_memory_of_gpu, b'K', 0x17, FreeMemoryOfGpuArgs);
@@ -52,12 +57,19 @@ impl KfdFile {
     /// # Errors
     /// [`Unavailable`] if there is no driver or no permission.
     pub fn open() -> anyhow::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open("/dev/kfd").map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => anyhow::Error::from(Unavailable::NoDriver),
-            io::ErrorKind::PermissionDenied => Unavailable::NoPermission { path: "/dev/kfd".into() }.into(),
-            // The node stays behind when a driver without it is loaded: ENXIO, ENODEV.
-            _ => anyhow::Error::from(error).context("open /dev/kfd"),
-        })?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kfd")
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => anyhow::Error::from(Unavailable::NoDriver),
+                io::ErrorKind::PermissionDenied => Unavailable::NoPermission {
+                    path: "/dev/kfd".into(),
+                }
+                .into(),
+                // The node stays behind when a driver without it is loaded: ENXIO, ENODEV.
+                _ => anyhow::Error::from(error).context("open /dev/kfd"),
+            })?;
         Ok(Self { file })
     }
 
@@ -98,13 +110,19 @@ impl KfdFile {
 
     /// `ACQUIRE_VM`: this process's address space on one GPU, bound to the file of its render node.
     pub fn acquire_vm(&self, gpu_id: u32, render: &File) -> Result<(), CallError> {
-        let args = AcquireVmArgs { drm_fd: render.as_raw_fd() as u32, gpu_id };
+        let args = AcquireVmArgs {
+            drm_fd: render.as_raw_fd() as u32,
+            gpu_id,
+        };
         call!(self, acquire_vm, &args).map(drop)
     }
 
     /// `RUNTIME_ENABLE`: says that a debugger may suspend this process's queues. Before the first queue.
     pub fn runtime_enable(&self) -> Result<(), CallError> {
-        let mut args = RuntimeEnableArgs { mode_mask: RUNTIME_ENABLE_MODE_ENABLE, ..Default::default() };
+        let mut args = RuntimeEnableArgs {
+            mode_mask: RUNTIME_ENABLE_MODE_ENABLE,
+            ..Default::default()
+        };
         call!(self, runtime_enable, &mut args).map(drop)
     }
 
@@ -181,7 +199,10 @@ impl KfdFile {
 
     /// `CRIU_OP`; only with a file of the target process.
     pub fn criu(&self, op: u32) -> Result<CriuArgs, CallError> {
-        let mut args = CriuArgs { op, ..Default::default() };
+        let mut args = CriuArgs {
+            op,
+            ..Default::default()
+        };
         call!(self, criu_op, &mut args)?;
         Ok(args)
     }
@@ -191,8 +212,13 @@ impl KfdFile {
     pub fn debug_enable(&self, pid: u32, notify: &File) -> Result<RuntimeInfo, CallError> {
         let mut info = RuntimeInfo::default();
         let size = size_of::<RuntimeInfo>() as u32;
-        let mut args =
-            DbgTrapArgs::enable(pid, 0, std::ptr::from_mut(&mut info) as u64, size, notify.as_raw_fd() as u32);
+        let mut args = DbgTrapArgs::enable(
+            pid,
+            0,
+            std::ptr::from_mut(&mut info) as u64,
+            size,
+            notify.as_raw_fd() as u32,
+        );
         call!(self, dbg_trap, &mut args)?;
         Ok(info)
     }
@@ -203,7 +229,11 @@ impl KfdFile {
     }
 
     /// `DBG_TRAP` queue snapshot, clearing the bits of `clear` in each queue's exception status.
-    pub fn debug_snapshot(&self, pid: u32, clear: u64) -> Result<Vec<QueueSnapshotEntry>, CallError> {
+    pub fn debug_snapshot(
+        &self,
+        pid: u32,
+        clear: u64,
+    ) -> Result<Vec<QueueSnapshotEntry>, CallError> {
         // 255 is the most queues that a process may have.
         let mut entries = vec![QueueSnapshotEntry::default(); 256];
         let mut args = DbgTrapArgs::snapshot(
@@ -220,13 +250,19 @@ impl KfdFile {
 
     /// `DBG_TRAP` suspend. Returns how many were suspended; refused queues carry mask bits in `queue_ids`.
     pub fn debug_suspend(&self, pid: u32, queue_ids: &mut [u32]) -> Result<u32, CallError> {
-        let mut args = DbgTrapArgs::suspend(pid, queue_ids.as_mut_ptr() as u64, queue_ids.len() as u32, 0);
+        let mut args = DbgTrapArgs::suspend(
+            pid,
+            queue_ids.as_mut_ptr() as u64,
+            queue_ids.len() as u32,
+            0,
+        );
         call!(self, dbg_trap, &mut args).map(|count| count as u32)
     }
 
     /// `DBG_TRAP` resume. Returns how many were resumed.
     pub fn debug_resume(&self, pid: u32, queue_ids: &mut [u32]) -> Result<u32, CallError> {
-        let mut args = DbgTrapArgs::resume(pid, queue_ids.as_mut_ptr() as u64, queue_ids.len() as u32);
+        let mut args =
+            DbgTrapArgs::resume(pid, queue_ids.as_mut_ptr() as u64, queue_ids.len() as u32);
         call!(self, dbg_trap, &mut args).map(|count| count as u32)
     }
 }
@@ -250,7 +286,8 @@ pub fn pidfd_open(pid: u32) -> Result<OwnedFd, CallError> {
 /// A copy of descriptor `fd` of the process behind `pidfd`; needs the right to ptrace it.
 pub fn pidfd_getfd(pidfd: &OwnedFd, fd: RawFd) -> Result<OwnedFd, CallError> {
     // SAFETY: the call takes three integers.
-    let result = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    let result =
+        unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
     owned_fd("pidfd_getfd", result)
 }
 
@@ -271,11 +308,22 @@ mod tests {
     fn numbers_are_those_of_the_header() {
         const READ_WRITE: u64 = 3;
         const WRITE: u64 = 1;
-        let number = |direction: u64, nr: u64, size: usize| direction << 30 | (size as u64) << 16 | 0x4b << 8 | nr;
-        assert_eq!(number(WRITE, 0x07, size_of::<UpdateQueueArgs>()), 0x4018_4b07);
+        let number = |direction: u64, nr: u64, size: usize| {
+            direction << 30 | (size as u64) << 16 | 0x4b << 8 | nr
+        };
+        assert_eq!(
+            number(WRITE, 0x07, size_of::<UpdateQueueArgs>()),
+            0x4018_4b07
+        );
         assert_eq!(number(READ_WRITE, 0x22, size_of::<CriuArgs>()), 0xc038_4b22);
-        assert_eq!(number(READ_WRITE, 0x26, size_of::<DbgTrapArgs>()), 0xc020_4b26);
-        assert_eq!(number(READ_WRITE, 0x02, size_of::<CreateQueueArgs>()), 0xc060_4b02);
+        assert_eq!(
+            number(READ_WRITE, 0x26, size_of::<DbgTrapArgs>()),
+            0xc020_4b26
+        );
+        assert_eq!(
+            number(READ_WRITE, 0x02, size_of::<CreateQueueArgs>()),
+            0xc060_4b02
+        );
     }
 
     #[test]

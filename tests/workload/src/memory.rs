@@ -19,20 +19,33 @@ pub const PAGE_BYTES: usize = 4096;
 pub struct Region {
     start: NonNull<c_void>,
     bytes: NonZeroUsize,
+    /// Inaccessible bytes behind it.
+    guard_bytes: usize,
 }
 
 impl Region {
     /// Zeroed private memory that is populated on first touch and not inherited over fork: the driver pins pages of this
     /// process, and copy-on-write would part the two.
+    ///
+    /// A guard page keeps the kernel from merging it with its neighbour: unmapping a part of a merged mapping splits it,
+    /// and `__split_huge_pmd()` (6.12) then invalidates the 2 MiB around the edge, huge page or not. The driver takes that
+    /// for a loss of the neighbour's pages and evicts the process.
     pub fn anonymous(bytes: usize) -> Result<Self, CallError> {
-        let bytes = nonzero(bytes)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let whole = nonzero(bytes.saturating_add(PAGE_BYTES))?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a fresh mapping at an address that the kernel chooses.
-        let start = unsafe { mman::mmap_anonymous(None, bytes, protection, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE) }
+        let start = unsafe { mman::mmap_anonymous(None, whole, ProtFlags::PROT_NONE, flags) }
             .map_err(|errno| CallError::new("mmap", errno))?;
-        let region = Self { start, bytes };
-        // SAFETY: the range is exactly the mapping made above.
-        unsafe { mman::madvise(start, bytes.get(), MmapAdvise::MADV_DONTFORK) }
+        let region = Self {
+            start,
+            bytes: nonzero(bytes)?,
+            guard_bytes: PAGE_BYTES,
+        };
+        // SAFETY: the range lies in the mapping made above.
+        unsafe { mman::mprotect(start, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) }
+            .map_err(|errno| CallError::new("mprotect", errno))?;
+        // SAFETY: as above.
+        unsafe { mman::madvise(start, bytes, MmapAdvise::MADV_DONTFORK) }
             .map_err(|errno| CallError::new("madvise", errno))?;
         Ok(region)
     }
@@ -44,7 +57,11 @@ impl Region {
         // SAFETY: a fresh mapping at an address that the kernel chooses.
         let start = unsafe { mman::mmap_anonymous(None, bytes, ProtFlags::PROT_NONE, flags) }
             .map_err(|errno| CallError::new("mmap", errno))?;
-        Ok(Self { start, bytes })
+        Ok(Self {
+            start,
+            bytes,
+            guard_bytes: 0,
+        })
     }
 
     /// Maps `offset` of a device file over the whole reserved region.
@@ -53,7 +70,14 @@ impl Region {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: MAP_FIXED replaces exactly the pages that this region owns; nobody holds references into them.
         unsafe {
-            mman::mmap(address, self.bytes, protection, MapFlags::MAP_SHARED | MapFlags::MAP_FIXED, device, offset as i64)
+            mman::mmap(
+                address,
+                self.bytes,
+                protection,
+                MapFlags::MAP_SHARED | MapFlags::MAP_FIXED,
+                device,
+                offset as i64,
+            )
         }
         .map_err(|errno| CallError::new("mmap of a device", errno))?;
         Ok(())
@@ -64,9 +88,22 @@ impl Region {
         let bytes = nonzero(bytes)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh mapping at an address that the kernel chooses.
-        let start = unsafe { mman::mmap(None, bytes, protection, MapFlags::MAP_SHARED, device, offset as i64) }
-            .map_err(|errno| CallError::new("mmap of a device", errno))?;
-        Ok(Self { start, bytes })
+        let start = unsafe {
+            mman::mmap(
+                None,
+                bytes,
+                protection,
+                MapFlags::MAP_SHARED,
+                device,
+                offset as i64,
+            )
+        }
+        .map_err(|errno| CallError::new("mmap of a device", errno))?;
+        Ok(Self {
+            start,
+            bytes,
+            guard_bytes: 0,
+        })
     }
 
     /// Start address, the same for CPU and GPU.
@@ -80,14 +117,22 @@ impl Region {
     }
 
     fn word_at(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes.get(), "u64 at {offset} of {} bytes", self.bytes);
+        assert!(
+            offset.is_multiple_of(8) && offset + 8 <= self.bytes.get(),
+            "u64 at {offset} of {} bytes",
+            self.bytes
+        );
         // SAFETY: in bounds and aligned (checked above; mappings are page-aligned), mapped as long as self lives, and only
         // ever accessed atomically.
         unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast::<u8>().add(offset).cast()) }
     }
 
     fn half_at(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= self.bytes.get(), "u32 at {offset} of {} bytes", self.bytes);
+        assert!(
+            offset.is_multiple_of(4) && offset + 4 <= self.bytes.get(),
+            "u32 at {offset} of {} bytes",
+            self.bytes
+        );
         // SAFETY: as in word_at.
         unsafe { AtomicU32::from_ptr(self.start.as_ptr().cast::<u8>().add(offset).cast()) }
     }
@@ -110,16 +155,17 @@ impl Region {
     /// Writes little-endian words starting at `offset`.
     pub fn store_words(&self, offset: usize, words: &[u32]) {
         for (index, word) in words.iter().enumerate() {
-            self.half_at(offset + 4 * index).store(*word, Ordering::Relaxed);
+            self.half_at(offset + 4 * index)
+                .store(*word, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the range is exactly this region's mapping and no reference outlives self. A failure would leave the
+        // SAFETY: the range is exactly this region's mapping with its guard, and no reference outlives self. A failure would leave the
         // mapping to process exit.
-        let _ = unsafe { mman::munmap(self.start, self.bytes.get()) };
+        let _ = unsafe { mman::munmap(self.start, self.bytes.get() + self.guard_bytes) };
     }
 }
 

@@ -49,7 +49,12 @@ impl Pace {
     /// `per_second` 0 means as fast as the work is taken.
     pub fn new(arrival: Arrival, per_second: f64, seed: u64, now: Instant) -> Self {
         let interval = (per_second > 0.0).then(|| Duration::from_secs_f64(1.0 / per_second));
-        Self { arrival, interval, next: now, random: Random::new(seed) }
+        Self {
+            arrival,
+            interval,
+            next: now,
+            random: Random::new(seed),
+        }
     }
 
     /// When work was due that should start now, if any is.
@@ -67,7 +72,9 @@ impl Pace {
 
     /// The due work was started.
     pub fn started(&mut self, now: Instant) {
-        let Some(interval) = self.interval else { return };
+        let Some(interval) = self.interval else {
+            return;
+        };
         match self.arrival {
             Arrival::Steady => self.next = (self.next + interval).max(now),
             Arrival::Independent => self.next += interval.mul_f64(-self.random.fraction().ln()),
@@ -92,7 +99,10 @@ mod tests {
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
         let seconds = run(1).as_secs_f64();
-        assert!((9.0..11.0).contains(&seconds), "10000 arrivals at 1000/s took {seconds} s");
+        assert!(
+            (9.0..11.0).contains(&seconds),
+            "10000 arrivals at 1000/s took {seconds} s"
+        );
     }
 
     #[test]

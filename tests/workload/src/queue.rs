@@ -72,15 +72,24 @@ impl QueueBuffers {
         let indices = Buffer::new(device, gpu, Kind::User, PAGE_BYTES).context("queue indices")?;
         let compute = match engine {
             Engine::Compute => {
-                let eop = Buffer::new(device, gpu, Kind::User, EOP_BYTES).context("end-of-pipe buffer")?;
+                let eop = Buffer::new(device, gpu, Kind::User, EOP_BYTES)
+                    .context("end-of-pipe buffer")?;
                 let bytes = device.gpus[gpu].node.save_area_bytes();
-                let save = Buffer::new(device, gpu, Kind::UserExecutable, bytes).context("context save area")?;
+                let save = Buffer::new(device, gpu, Kind::UserExecutable, bytes)
+                    .context("context save area")?;
                 write_save_area_headers(device, gpu, &save);
                 Some((eop, save))
             }
             Engine::Sdma => None,
         };
-        Ok(Self { device: Rc::clone(device), gpu, engine, ring, indices, compute })
+        Ok(Self {
+            device: Rc::clone(device),
+            gpu,
+            engine,
+            ring,
+            indices,
+            compute,
+        })
     }
 
     fn create_args(&self, percent: u32) -> CreateQueueArgs {
@@ -115,7 +124,9 @@ impl QueueBuffers {
         self.indices.region().store_u64(READ_INDEX_AT, 0);
         if self.engine == Engine::Compute {
             for slot in 0..COMPUTE_PACKETS {
-                self.ring.region().store_u32(slot * aql::PACKET_BYTES, Packet::invalid_header());
+                self.ring
+                    .region()
+                    .store_u32(slot * aql::PACKET_BYTES, Packet::invalid_header());
             }
         }
     }
@@ -129,7 +140,10 @@ fn write_save_area_headers(device: &Device, gpu: usize, save: &Buffer) {
     for xcc in 0..node.num_xcc {
         let start = xcc * node.cwsr_bytes;
         let offset = (node.num_xcc - xcc) * node.cwsr_bytes + xcc * node.debug_bytes;
-        save.region().store_words(start as usize + DEBUG_OFFSET_AT, &[offset, node.debug_bytes]);
+        save.region().store_words(
+            start as usize + DEBUG_OFFSET_AT,
+            &[offset, node.debug_bytes],
+        );
     }
 }
 
@@ -155,10 +169,14 @@ impl Queue {
         buffers.reset();
         let mut args = buffers.create_args(100);
         let started = Instant::now();
-        buffers.device.kfd.create_queue(&mut args).with_context(|| {
-            let node = &buffers.device.gpus[buffers.gpu].node;
-            format!("{} queue on GPU {}", buffers.engine.name(), node.gpu_id)
-        })?;
+        buffers
+            .device
+            .kfd
+            .create_queue(&mut args)
+            .with_context(|| {
+                let node = &buffers.device.gpus[buffers.gpu].node;
+                format!("{} queue on GPU {}", buffers.engine.name(), node.gpu_id)
+            })?;
         let create_ns = elapsed_ns(started);
         Ok(Self {
             id: args.queue_id,
@@ -224,7 +242,9 @@ impl Queue {
         // The next queue may get this doorbell: leave it as it was found.
         if self.written.get() > 0 {
             let device = &self.buffers.device;
-            if let Ok(doorbells) = device.gpus[self.buffers.gpu].doorbells(&device.kfd, self.doorbell_offset) {
+            if let Ok(doorbells) =
+                device.gpus[self.buffers.gpu].doorbells(&device.kfd, self.doorbell_offset)
+            {
                 doorbells.store_u64(self.doorbell_in_slice() as usize, 0);
             }
         }
@@ -252,7 +272,10 @@ impl Queue {
         let first = self.written.get();
         let next = first + packets.len() as u64;
         // As the standard wants it: reserve, fill, publish each header last, ring.
-        self.buffers.indices.region().store_u64(WRITE_INDEX_AT, next);
+        self.buffers
+            .indices
+            .region()
+            .store_u64(WRITE_INDEX_AT, next);
         for (index, packet) in (first..next).zip(packets) {
             let slot = (index % COMPUTE_PACKETS as u64) as usize * aql::PACKET_BYTES;
             ring.store_words(slot + 4, &packet.0[1..]);
@@ -270,19 +293,26 @@ impl Queue {
         let left = SDMA_RING_BYTES as u64 - start % SDMA_RING_BYTES as u64;
         if left < bytes {
             // A zero word is a one-word NOP.
-            ring.store_words((start % SDMA_RING_BYTES as u64) as usize, &vec![0; left as usize / 4]);
+            ring.store_words(
+                (start % SDMA_RING_BYTES as u64) as usize,
+                &vec![0; left as usize / 4],
+            );
             start += left;
         }
         ring.store_words((start % SDMA_RING_BYTES as u64) as usize, words);
         let next = start + bytes;
-        self.buffers.indices.region().store_u64(WRITE_INDEX_AT, next);
+        self.buffers
+            .indices
+            .region()
+            .store_u64(WRITE_INDEX_AT, next);
         self.written.set(next);
         self.ring_doorbell(next)
     }
 
     fn ring_doorbell(&self, value: u64) -> anyhow::Result<()> {
         let device = &self.buffers.device;
-        let doorbells = device.gpus[self.buffers.gpu].doorbells(&device.kfd, self.doorbell_offset)?;
+        let doorbells =
+            device.gpus[self.buffers.gpu].doorbells(&device.kfd, self.doorbell_offset)?;
         doorbells.store_u64(self.doorbell_in_slice() as usize, value);
         Ok(())
     }

@@ -91,7 +91,9 @@ pub struct Latency {
 impl Latency {
     /// Summary of a histogram of nanoseconds.
     pub fn of(histogram: &Histogram<u64>) -> Self {
-        let quantile = |q: f64| (!histogram.is_empty()).then(|| histogram.value_at_quantile(q) as f64 / 1000.0);
+        let quantile = |q: f64| {
+            (!histogram.is_empty()).then(|| histogram.value_at_quantile(q) as f64 / 1000.0)
+        };
         Self {
             count: histogram.len(),
             p50: quantile(0.5),

@@ -19,7 +19,12 @@ pub struct Completion {
 }
 
 /// Copies `bytes`, then clears the signal, fills the event slot and interrupts.
-pub fn copy_and_signal(from: u64, to: u64, bytes: u32, done: Completion) -> [u32; COPY_AND_SIGNAL_WORDS] {
+pub fn copy_and_signal(
+    from: u64,
+    to: u64,
+    bytes: u32,
+    done: Completion,
+) -> [u32; COPY_AND_SIGNAL_WORDS] {
     let [from_low, from_high] = halves(from);
     let [to_low, to_high] = halves(to);
     let [value_low, value_high] = halves(done.value_address);
@@ -56,7 +61,11 @@ mod tests {
 
     #[test]
     fn the_signal_is_cleared_before_the_interrupt() {
-        let done = Completion { value_address: 0x1_0000_0008, mailbox: 0x2_0000_0010, event_id: 5 };
+        let done = Completion {
+            value_address: 0x1_0000_0008,
+            mailbox: 0x2_0000_0010,
+            event_id: 5,
+        };
         let words = copy_and_signal(0x1000, 0x2000, 64, done);
         assert_eq!(words[0..7], [1, 63, 0, 0x1000, 0, 0x2000, 0]);
         assert_eq!(words[7..11], [5, 8, 1, 0]);

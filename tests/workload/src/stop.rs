@@ -19,10 +19,15 @@ extern "C" fn note_stop(_signal: libc::c_int) {
 
 /// Makes SIGINT and SIGTERM set a flag and interrupt waits (no `SA_RESTART`).
 pub fn catch_signals() -> Result<(), CallError> {
-    let action = SigAction::new(SigHandler::Handler(note_stop), SaFlags::empty(), SigSet::empty());
+    let action = SigAction::new(
+        SigHandler::Handler(note_stop),
+        SaFlags::empty(),
+        SigSet::empty(),
+    );
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         // SAFETY: the handler only stores to an atomic.
-        unsafe { sigaction(signal, &action) }.map_err(|errno| CallError::new("sigaction", errno))?;
+        unsafe { sigaction(signal, &action) }
+            .map_err(|errno| CallError::new("sigaction", errno))?;
     }
     Ok(())
 }
@@ -60,5 +65,7 @@ pub fn set_name(name: &[u8]) -> anyhow::Result<()> {
 /// Leaves a file open in the program that replaces this one by `exec`.
 pub fn keep_open_over_exec(file: &std::fs::File) -> Result<(), CallError> {
     use nix::fcntl::{fcntl, FcntlArg, FdFlag};
-    fcntl(file, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(|errno| CallError::new("fcntl", errno))
+    fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))
+        .map(drop)
+        .map_err(|errno| CallError::new("fcntl", errno))
 }

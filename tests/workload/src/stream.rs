@@ -36,7 +36,13 @@ struct Copies {
 }
 
 impl Lane {
-    fn new(device: &Rc<Device>, page: &mut EventPage, gpu: usize, engine: Engine, window: usize) -> anyhow::Result<Self> {
+    fn new(
+        device: &Rc<Device>,
+        page: &mut EventPage,
+        gpu: usize,
+        engine: Engine,
+        window: usize,
+    ) -> anyhow::Result<Self> {
         let signals = Signals::new(device, page, gpu, window)?;
         let copies = match engine {
             Engine::Compute => None,
@@ -50,7 +56,12 @@ impl Lane {
             }
         };
         let queue = Queue::create(&Rc::new(QueueBuffers::new(device, gpu, engine)?))?;
-        Ok(Self { queue, signals, in_flight: vec![None; window], copies })
+        Ok(Self {
+            queue,
+            signals,
+            in_flight: vec![None; window],
+            copies,
+        })
     }
 
     fn free_signal(&self) -> Option<usize> {
@@ -133,7 +144,10 @@ impl Stream {
 
     /// Requests and copies that are not complete.
     pub fn in_flight(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.in_flight.iter().flatten().count()).sum()
+        self.lanes
+            .iter()
+            .map(|lane| lane.in_flight.iter().flatten().count())
+            .sum()
     }
 
     /// When the next request is due; None = at once.
@@ -160,19 +174,27 @@ impl Stream {
 
     /// The next compute queue in turn that has a free signal and room in its ring.
     fn find_lane(&self) -> Option<usize> {
-        (0..self.lanes.len()).map(|step| (self.next_lane + step) % self.lanes.len()).find(|&index| {
-            let lane = &self.lanes[index];
-            lane.queue.engine() == Engine::Compute
-                && lane.free_signal().is_some()
-                && lane.queue.has_room(self.request.dispatches)
-        })
+        (0..self.lanes.len())
+            .map(|step| (self.next_lane + step) % self.lanes.len())
+            .find(|&index| {
+                let lane = &self.lanes[index];
+                lane.queue.engine() == Engine::Compute
+                    && lane.free_signal().is_some()
+                    && lane.queue.has_room(self.request.dispatches)
+            })
     }
 
     fn start_request(&mut self, index: usize, due: Instant) -> anyhow::Result<()> {
         let lane = &mut self.lanes[index];
-        let Some(slot) = lane.free_signal() else { return Ok(()) };
+        let Some(slot) = lane.free_signal() else {
+            return Ok(());
+        };
         let signal = lane.signals.arm(slot);
-        let Request { dispatches, work_ns, barriers_only } = self.request;
+        let Request {
+            dispatches,
+            work_ns,
+            barriers_only,
+        } = self.request;
         let packets: Vec<Packet> = (1..=dispatches)
             .map(|number| {
                 let last = number == dispatches;
@@ -197,12 +219,19 @@ impl Stream {
 
     fn start_copies(&mut self) -> anyhow::Result<()> {
         for lane in &mut self.lanes {
-            let Some(slot) = lane.free_signal() else { continue };
-            let Some(copies) = &mut lane.copies else { continue };
+            let Some(slot) = lane.free_signal() else {
+                continue;
+            };
+            let Some(copies) = &mut lane.copies else {
+                continue;
+            };
             copies.stamp += 1;
             let offset = slot * COPY_BYTES;
             for word in 0..COPY_BYTES / 8 {
-                copies.from.region().store_u64(offset + 8 * word, pattern(copies.stamp, word));
+                copies
+                    .from
+                    .region()
+                    .store_u64(offset + 8 * word, pattern(copies.stamp, word));
                 copies.to.region().store_u64(offset + 8 * word, 0);
             }
             lane.signals.arm(slot);
@@ -211,9 +240,13 @@ impl Stream {
                 mailbox: lane.signals.event.mailbox,
                 event_id: lane.signals.event.id,
             };
-            let (from, to) = (copies.from.address() + offset as u64, copies.to.address() + offset as u64);
+            let (from, to) = (
+                copies.from.address() + offset as u64,
+                copies.to.address() + offset as u64,
+            );
             lane.in_flight[slot] = Some(Instant::now());
-            lane.queue.submit_words(&sdma::copy_and_signal(from, to, COPY_BYTES as u32, done))?;
+            lane.queue
+                .submit_words(&sdma::copy_and_signal(from, to, COPY_BYTES as u32, done))?;
         }
         Ok(())
     }
@@ -225,16 +258,21 @@ impl Stream {
     pub fn reap(&mut self, now: Instant) -> anyhow::Result<()> {
         for lane in &mut self.lanes {
             for slot in 0..lane.signals.count() {
-                let Some(due) = lane.in_flight[slot] else { continue };
+                let Some(due) = lane.in_flight[slot] else {
+                    continue;
+                };
                 if !lane.signals.is_done(slot) {
                     continue;
                 }
                 lane.in_flight[slot] = None;
                 if let Some(copies) = &lane.copies {
-                    copies.compare(slot).with_context(|| format!("sdma queue {}", lane.queue.id))?;
+                    copies
+                        .compare(slot)
+                        .with_context(|| format!("sdma queue {}", lane.queue.id))?;
                     self.copies += 1;
                 } else {
-                    let latency_ns = u64::try_from(now.saturating_duration_since(due).as_nanos()).unwrap_or(u64::MAX);
+                    let latency_ns = u64::try_from(now.saturating_duration_since(due).as_nanos())
+                        .unwrap_or(u64::MAX);
                     self.recent.saturating_record(latency_ns);
                     self.total.saturating_record(latency_ns);
                     self.requests += 1;
@@ -249,8 +287,15 @@ impl Copies {
     fn compare(&self, slot: usize) -> anyhow::Result<()> {
         for word in 0..COPY_BYTES / 8 {
             let offset = slot * COPY_BYTES + 8 * word;
-            let (sent, arrived) = (self.from.region().load_u64(offset), self.to.region().load_u64(offset));
-            anyhow::ensure!(sent == arrived, "copy differs at byte {}: {sent:#x} sent, {arrived:#x} arrived", 8 * word);
+            let (sent, arrived) = (
+                self.from.region().load_u64(offset),
+                self.to.region().load_u64(offset),
+            );
+            anyhow::ensure!(
+                sent == arrived,
+                "copy differs at byte {}: {sent:#x} sent, {arrived:#x} arrived",
+                8 * word
+            );
         }
         Ok(())
     }

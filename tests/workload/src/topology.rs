@@ -30,14 +30,17 @@ pub struct Node {
 impl Node {
     /// Size of a queue's context save area. `kfd_queue_acquire_buffers()` (6.12) demands a mapping of exactly this size.
     pub fn save_area_bytes(&self) -> usize {
-        ((self.cwsr_bytes + self.debug_bytes) as usize * self.num_xcc as usize).next_multiple_of(PAGE_BYTES)
+        ((self.cwsr_bytes + self.debug_bytes) as usize * self.num_xcc as usize)
+            .next_multiple_of(PAGE_BYTES)
     }
 }
 
 /// All GPU nodes, in topology order. Empty when the driver is loaded but found no GPU.
 pub fn gpus() -> anyhow::Result<Vec<Node>> {
     let mut numbers: Vec<u32> = match fs::read_dir(NODES) {
-        Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect(),
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error).with_context(|| format!("read {NODES}")),
     };
@@ -46,14 +49,21 @@ pub fn gpus() -> anyhow::Result<Vec<Node>> {
     for number in numbers {
         let folder = Path::new(NODES).join(number.to_string());
         // EPERM: hidden from this device cgroup. A CPU node has gpu_id 0.
-        let Ok(gpu_id) = fs::read_to_string(folder.join("gpu_id")) else { continue };
-        let gpu_id: u32 = gpu_id.trim().parse().with_context(|| format!("gpu_id of node {number}: {gpu_id:?}"))?;
+        let Ok(gpu_id) = fs::read_to_string(folder.join("gpu_id")) else {
+            continue;
+        };
+        let gpu_id: u32 = gpu_id
+            .trim()
+            .parse()
+            .with_context(|| format!("gpu_id of node {number}: {gpu_id:?}"))?;
         if gpu_id == 0 {
             continue;
         }
         let properties = fs::read_to_string(folder.join("properties"))
             .with_context(|| format!("read properties of node {number}"))?;
-        nodes.push(parse(gpu_id, &properties).with_context(|| format!("properties of node {number}"))?);
+        nodes.push(
+            parse(gpu_id, &properties).with_context(|| format!("properties of node {number}"))?,
+        );
     }
     Ok(nodes)
 }
@@ -67,7 +77,9 @@ fn parse(gpu_id: u32, properties: &str) -> anyhow::Result<Node> {
         })
         .collect();
     let get = |key: &str| -> anyhow::Result<u32> {
-        let value = *values.get(key).with_context(|| format!("no {key}: this kernel is older than 6.12"))?;
+        let value = *values
+            .get(key)
+            .with_context(|| format!("no {key}: this kernel is older than 6.12"))?;
         u32::try_from(value).with_context(|| format!("{key} {value} is out of range"))
     };
     let num_xcc = get("num_xcc")?.max(1);
@@ -104,7 +116,10 @@ mod tests {
     #[test]
     fn save_area_covers_every_xcc() {
         let node = parse(53017, FOUR_XCCS).unwrap();
-        assert_eq!((node.num_xcc, node.render_minor, node.debug_bytes), (4, 129, 320 * 32));
+        assert_eq!(
+            (node.num_xcc, node.render_minor, node.debug_bytes),
+            (4, 129, 320 * 32)
+        );
         assert_eq!(node.save_area_bytes(), 4 * (4_886_528 + 10_240));
         assert_eq!(node.save_area_bytes() % PAGE_BYTES, 0);
     }

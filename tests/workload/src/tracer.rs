@@ -57,7 +57,9 @@ impl Traced {
                 Ok(WaitStatus::PtraceEvent(pid, ..)) => {
                     ptrace::cont(pid, None).map_err(|errno| CallError::new("ptrace", errno))?;
                 }
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => return Ok(false),
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                    return Ok(false)
+                }
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(CallError::new("waitpid", errno).into()),
             }
@@ -70,7 +72,9 @@ impl Traced {
 impl Drop for Traced {
     fn drop(&mut self) {
         // A seized process must stand still to be detached; if it does not, the kernel detaches when this process ends.
-        if ptrace::interrupt(self.pid).is_ok() && waitpid(self.pid, Some(WaitPidFlag::__WALL)).is_ok() {
+        if ptrace::interrupt(self.pid).is_ok()
+            && waitpid(self.pid, Some(WaitPidFlag::__WALL)).is_ok()
+        {
             let _ = ptrace::detach(self.pid, None);
         }
     }
@@ -85,32 +89,60 @@ pub fn suspend(pid: u32, hold: Duration) -> anyhow::Result<()> {
     // For a process that is none of KFD's, DBG_TRAP_ENABLE would make one that stays to the target's end.
     kfd_descriptor(pid)?;
     let traced = Traced::seize(pid)?;
-    let (_reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| CallError::new("pipe2", errno))?;
-    kfd.debug_enable(pid, &File::from(writer)).context("attach as debugger")?;
+    let (_reader, writer) =
+        pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(|errno| CallError::new("pipe2", errno))?;
+    kfd.debug_enable(pid, &File::from(writer))
+        .context("attach as debugger")?;
     let outcome = suspend_attached(&kfd, &traced, pid, hold);
     // Resumes everything and must be tried whatever happened.
     let detached = kfd.debug_disable(pid).context("detach as debugger");
     outcome.and(detached)
 }
 
-fn suspend_attached(kfd: &KfdFile, traced: &Traced, pid: u32, hold: Duration) -> anyhow::Result<()> {
-    let queues: Vec<u32> =
-        kfd.debug_snapshot(pid, EC_QUEUE_NEW_MASK)?.iter().map(|entry| entry.queue_id).collect();
+fn suspend_attached(
+    kfd: &KfdFile,
+    traced: &Traced,
+    pid: u32,
+    hold: Duration,
+) -> anyhow::Result<()> {
+    let queues: Vec<u32> = kfd
+        .debug_snapshot(pid, EC_QUEUE_NEW_MASK)?
+        .iter()
+        .map(|entry| entry.queue_id)
+        .collect();
     anyhow::ensure!(!queues.is_empty(), "process {pid} has no queues");
     let mut ids = queues.clone();
     let started = Instant::now();
     let count = kfd.debug_suspend(pid, &mut ids)?;
     let spent_ns = elapsed_ns(started);
-    print(&Line { kind: "suspended", pid, queues: &queues, count, spent_ns })?;
-    let refused: Vec<u32> =
-        ids.iter().filter(|id| **id & (DBG_QUEUE_ERROR_MASK | DBG_QUEUE_INVALID_MASK) != 0).copied().collect();
-    anyhow::ensure!(refused.is_empty(), "the driver refused to suspend {refused:#x?}");
+    print(&Line {
+        kind: "suspended",
+        pid,
+        queues: &queues,
+        count,
+        spent_ns,
+    })?;
+    let refused: Vec<u32> = ids
+        .iter()
+        .filter(|id| **id & (DBG_QUEUE_ERROR_MASK | DBG_QUEUE_INVALID_MASK) != 0)
+        .copied()
+        .collect();
+    anyhow::ensure!(
+        refused.is_empty(),
+        "the driver refused to suspend {refused:#x?}"
+    );
     if traced.serve(hold)? {
         let mut ids = queues.clone();
         let started = Instant::now();
         let count = kfd.debug_resume(pid, &mut ids)?;
         let spent_ns = elapsed_ns(started);
-        print(&Line { kind: "resumed", pid, queues: &queues, count, spent_ns })?;
+        print(&Line {
+            kind: "resumed",
+            pid,
+            queues: &queues,
+            count,
+            spent_ns,
+        })?;
     }
     Ok(())
 }
@@ -132,13 +164,25 @@ pub fn criu_pause(pid: u32, hold: Duration) -> anyhow::Result<()> {
     kfd.criu(CRIU_OP_PROCESS_INFO)?;
     let spent_ns = elapsed_ns(started);
     drop(kfd);
-    print(&Line { kind: "paused", pid, queues: &[], count: 0, spent_ns })?;
+    print(&Line {
+        kind: "paused",
+        pid,
+        queues: &[],
+        count: 0,
+        spent_ns,
+    })?;
     if traced.serve(hold)? {
         let kfd = borrow()?;
         let started = Instant::now();
         kfd.criu(CRIU_OP_UNPAUSE)?;
         let spent_ns = elapsed_ns(started);
-        print(&Line { kind: "unpaused", pid, queues: &[], count: 0, spent_ns })?;
+        print(&Line {
+            kind: "unpaused",
+            pid,
+            queues: &[],
+            count: 0,
+            spent_ns,
+        })?;
     }
     Ok(())
 }
@@ -150,7 +194,10 @@ fn kfd_descriptor(pid: u32) -> anyhow::Result<RawFd> {
         let entry = entry?;
         if fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == "/dev/kfd") {
             let name = entry.file_name();
-            return name.to_str().and_then(|name| name.parse().ok()).context("descriptor is not a number");
+            return name
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .context("descriptor is not a number");
         }
     }
     anyhow::bail!("process {pid} has not opened /dev/kfd")

@@ -249,31 +249,63 @@ pub struct DbgTrapArgs {
 
 impl DbgTrapArgs {
     /// `kfd_ioctl_dbg_trap_enable_args`: exception_mask, rinfo_ptr, rinfo_size, dbg_fd.
-    pub fn enable(pid: u32, exception_mask: u64, rinfo_ptr: u64, rinfo_size: u32, dbg_fd: u32) -> Self {
-        Self { pid, op: DBG_TRAP_ENABLE, words: [exception_mask, rinfo_ptr, pair(rinfo_size, dbg_fd)] }
+    pub fn enable(
+        pid: u32,
+        exception_mask: u64,
+        rinfo_ptr: u64,
+        rinfo_size: u32,
+        dbg_fd: u32,
+    ) -> Self {
+        Self {
+            pid,
+            op: DBG_TRAP_ENABLE,
+            words: [exception_mask, rinfo_ptr, pair(rinfo_size, dbg_fd)],
+        }
     }
 
     /// `DISABLE` has no arguments.
     pub fn disable(pid: u32) -> Self {
-        Self { pid, op: DBG_TRAP_DISABLE, words: [0; 3] }
+        Self {
+            pid,
+            op: DBG_TRAP_DISABLE,
+            words: [0; 3],
+        }
     }
 
     /// `kfd_ioctl_dbg_trap_suspend_queues_args`: exception_mask, queue_array_ptr, num_queues, grace_period.
     pub fn suspend(pid: u32, queue_array_ptr: u64, num_queues: u32, grace_period: u32) -> Self {
-        Self { pid, op: DBG_TRAP_SUSPEND_QUEUES, words: [0, queue_array_ptr, pair(num_queues, grace_period)] }
+        Self {
+            pid,
+            op: DBG_TRAP_SUSPEND_QUEUES,
+            words: [0, queue_array_ptr, pair(num_queues, grace_period)],
+        }
     }
 
     /// `kfd_ioctl_dbg_trap_resume_queues_args`: queue_array_ptr, num_queues.
     pub fn resume(pid: u32, queue_array_ptr: u64, num_queues: u32) -> Self {
-        Self { pid, op: DBG_TRAP_RESUME_QUEUES, words: [queue_array_ptr, pair(num_queues, 0), 0] }
+        Self {
+            pid,
+            op: DBG_TRAP_RESUME_QUEUES,
+            words: [queue_array_ptr, pair(num_queues, 0), 0],
+        }
     }
 
     /// `kfd_ioctl_dbg_trap_queue_snapshot_args`: exception_mask to clear, snapshot_buf_ptr, num_queues, entry_size.
-    pub fn snapshot(pid: u32, exception_mask: u64, snapshot_buf_ptr: u64, num_queues: u32, entry_size: u32) -> Self {
+    pub fn snapshot(
+        pid: u32,
+        exception_mask: u64,
+        snapshot_buf_ptr: u64,
+        num_queues: u32,
+        entry_size: u32,
+    ) -> Self {
         Self {
             pid,
             op: DBG_TRAP_GET_QUEUE_SNAPSHOT,
-            words: [exception_mask, snapshot_buf_ptr, pair(num_queues, entry_size)],
+            words: [
+                exception_mask,
+                snapshot_buf_ptr,
+                pair(num_queues, entry_size),
+            ],
         }
     }
 

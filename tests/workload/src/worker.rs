@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::control::{self, Command, Input};
-use crate::device::Device;
+use crate::device::{Device, Memory};
 use crate::event::{self, EventPage};
 use crate::failure::CallError;
 use crate::pace::Pace;
 use crate::profile::{Profile, Shape};
 use crate::queue::{Queue, QueueBuffers};
-use crate::report::{gpu_id, histogram, print, Ack, Created, Done, Latency, Line, QueueBorn, QueueGone, QueueState, Report};
+use crate::report::{
+    gpu_id, histogram, print, Ack, Created, Done, Latency, Line, QueueBorn, QueueGone, QueueState,
+    Report,
+};
 use crate::stop;
 use crate::stream::{Request, Stream};
 use crate::uapi::CreateQueueArgs;
@@ -39,6 +42,7 @@ pub struct Plan {
     pub report_every: Duration,
     pub seed: u64,
     pub control: bool,
+    pub memory: Memory,
 }
 
 /// Counts for the last line.
@@ -63,26 +67,41 @@ pub struct Worker {
 impl Worker {
     /// Opens the GPUs, creates all queues and prints a `created` line for each GPU.
     pub fn start(plan: Plan) -> anyhow::Result<Self> {
-        let device = Device::open(plan.gpus)?;
+        let device = Device::open(plan.gpus, plan.memory)?;
         let mut page = EventPage::new(&device)?;
         let barriers_only = !simulated();
-        let request =
-            Request { dispatches: plan.shape.dispatches_per_request, work_ns: plan.dispatch_ns, barriers_only };
+        let request = Request {
+            dispatches: plan.shape.dispatches_per_request,
+            work_ns: plan.dispatch_ns,
+            barriers_only,
+        };
         let mut streams = Vec::new();
         for gpu in 0..device.gpus.len() {
             let per_second = plan.shape.requests_per_second(plan.rate);
             let seed = plan.seed.wrapping_add(gpu as u64);
             let pace = Pace::new(plan.shape.arrival, per_second, seed, Instant::now());
-            streams.push(Stream::new(&device, &mut page, gpu, plan.shape, request, pace)?);
+            streams.push(Stream::new(
+                &device, &mut page, gpu, plan.shape, request, pace,
+            )?);
         }
-        let worker =
-            Self { plan, device, page, streams, tally: Tally::default(), started: Instant::now() };
+        let worker = Self {
+            plan,
+            device,
+            page,
+            streams,
+            tally: Tally::default(),
+            started: Instant::now(),
+        };
         for stream in &worker.streams {
             print(&Line::Created(Created {
                 pid: std::process::id(),
                 gpu_id: gpu_id(&worker.device, stream.gpu),
                 profile: worker.plan.profile.name(),
-                queues: stream.lanes.iter().map(|lane| QueueBorn::of(&lane.queue)).collect(),
+                queues: stream
+                    .lanes
+                    .iter()
+                    .map(|lane| QueueBorn::of(&lane.queue))
+                    .collect(),
             }))?;
         }
         Ok(worker)
@@ -96,14 +115,22 @@ impl Worker {
     /// Keeps the queues busy until time, signal or command ends it.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let mut input = Input::default();
-        self.tally.creates = self.streams.iter().map(|stream| stream.lanes.len() as u64).sum();
+        self.tally.creates = self
+            .streams
+            .iter()
+            .map(|stream| stream.lanes.len() as u64)
+            .sum();
         let mut next_report = self.started + self.plan.report_every;
         let reason = loop {
             if stop::requested() {
                 break "signal";
             }
             let now = Instant::now();
-            if self.plan.duration.is_some_and(|duration| now >= self.started + duration) {
+            if self
+                .plan
+                .duration
+                .is_some_and(|duration| now >= self.started + duration)
+            {
                 break "time";
             }
             for stream in &mut self.streams {
@@ -112,7 +139,12 @@ impl Worker {
             }
             if self.plan.control {
                 let lines = input.lines().context("read commands")?;
-                if lines.iter().map(|line| self.obey(line)).collect::<anyhow::Result<Vec<_>>>()?.contains(&true) {
+                if lines
+                    .iter()
+                    .map(|line| self.obey(line))
+                    .collect::<anyhow::Result<Vec<_>>>()?
+                    .contains(&true)
+                {
                     break "stopped";
                 }
                 // The writer is gone and nobody else will end this process.
@@ -132,7 +164,11 @@ impl Worker {
     /// Sleeps until a completion, the next due request or the next report.
     fn sleep(&self, next_report: Instant) -> anyhow::Result<()> {
         let now = Instant::now();
-        let longest = if self.plan.control { LONGEST_WAIT_WITH_CONTROL } else { LONGEST_WAIT };
+        let longest = if self.plan.control {
+            LONGEST_WAIT_WITH_CONTROL
+        } else {
+            LONGEST_WAIT
+        };
         let mut until = (now + longest).min(next_report);
         if let Some(duration) = self.plan.duration {
             until = until.min(self.started + duration);
@@ -150,7 +186,11 @@ impl Worker {
             let ids: Vec<u32> = self.streams.iter().flat_map(Stream::event_ids).collect();
             event::wait_any(&self.device, &ids, left.as_millis() as u32)?;
         } else {
-            std::thread::sleep(left.min(if busy { Duration::from_micros(200) } else { left }));
+            std::thread::sleep(left.min(if busy {
+                Duration::from_micros(200)
+            } else {
+                left
+            }));
         }
         Ok(())
     }
@@ -160,7 +200,11 @@ impl Worker {
             print(&Line::Report(Report {
                 pid: std::process::id(),
                 gpu_id: gpu_id(&self.device, stream.gpu),
-                queues: stream.lanes.iter().map(|lane| QueueState::of(&lane.queue)).collect(),
+                queues: stream
+                    .lanes
+                    .iter()
+                    .map(|lane| QueueState::of(&lane.queue))
+                    .collect(),
                 requests: stream.requests,
                 copies: stream.copies,
                 in_flight: stream.in_flight(),
@@ -206,7 +250,10 @@ impl Worker {
     fn carry_out(&mut self, command: Command, ack: &mut Ack) -> anyhow::Result<()> {
         match command {
             Command::Create { engine, gpu } => {
-                let stream = self.streams.get_mut(gpu).with_context(|| format!("no GPU with index {gpu}"))?;
+                let stream = self
+                    .streams
+                    .get_mut(gpu)
+                    .with_context(|| format!("no GPU with index {gpu}"))?;
                 ack.queue = Some(QueueBorn::of(stream.add_queue(&mut self.page, engine)?));
                 self.tally.creates += 1;
             }
@@ -216,15 +263,27 @@ impl Worker {
                     .iter_mut()
                     .find(|stream| stream.lanes.iter().any(|lane| lane.queue.id == queue_id))
                     .with_context(|| format!("no queue {queue_id}"))?;
-                let index = stream.lanes.iter().position(|lane| lane.queue.id == queue_id).unwrap_or_default();
+                let index = stream
+                    .lanes
+                    .iter()
+                    .position(|lane| lane.queue.id == queue_id)
+                    .unwrap_or_default();
                 let destroy_ns = stream.lanes[index].queue.destroy()?;
                 let gpu_id = gpu_id(&self.device, stream.gpu);
                 stream.lanes.remove(index);
                 self.tally.destroys += 1;
-                self.tally.destroyed.push(QueueGone { gpu_id, queue_id, destroy_ns });
+                self.tally.destroyed.push(QueueGone {
+                    gpu_id,
+                    queue_id,
+                    destroy_ns,
+                });
                 ack.spent_ns = Some(destroy_ns);
             }
-            Command::Update { queue_id, percent, priority } => {
+            Command::Update {
+                queue_id,
+                percent,
+                priority,
+            } => {
                 let queue = self
                     .streams
                     .iter_mut()
@@ -236,7 +295,10 @@ impl Worker {
                 ack.queue = Some(QueueBorn::of(queue));
                 self.tally.updates += 1;
             }
-            Command::Reject => self.device.kfd.create_queue(&mut CreateQueueArgs::default())?,
+            Command::Reject => self
+                .device
+                .kfd
+                .create_queue(&mut CreateQueueArgs::default())?,
             Command::Report => self.report()?,
             Command::Exit => std::process::exit(0),
             Command::Abort => std::process::abort(),
@@ -255,7 +317,10 @@ impl Worker {
             copies += stream.copies;
             in_flight += stream.in_flight();
             for mut lane in std::mem::take(&mut stream.lanes) {
-                let destroy_ns = lane.queue.destroy().with_context(|| format!("queue {}", lane.queue.id))?;
+                let destroy_ns = lane
+                    .queue
+                    .destroy()
+                    .with_context(|| format!("queue {}", lane.queue.id))?;
                 self.tally.destroys += 1;
                 self.tally.destroyed.push(QueueGone {
                     gpu_id: gpu_id(&self.device, stream.gpu),
@@ -283,7 +348,7 @@ impl Worker {
 
 /// Creates, updates and destroys queues in cycles at the plan's rate.
 pub fn churn(plan: &Plan) -> anyhow::Result<()> {
-    let device = Device::open(plan.gpus)?;
+    let device = Device::open(plan.gpus, plan.memory)?;
     let mut page = EventPage::new(&device)?;
     let signals = event::Signals::new(&device, &mut page, 0, 1)?;
     let started = Instant::now();
@@ -303,7 +368,10 @@ pub fn churn(plan: &Plan) -> anyhow::Result<()> {
             break "signal";
         }
         let now = Instant::now();
-        if plan.duration.is_some_and(|duration| now >= started + duration) {
+        if plan
+            .duration
+            .is_some_and(|duration| now >= started + duration)
+        {
             break "time";
         }
         if pace.due(now).is_none() {
@@ -312,7 +380,10 @@ pub fn churn(plan: &Plan) -> anyhow::Result<()> {
             continue;
         }
         for (gpu, buffers) in sets.iter().enumerate() {
-            let mut queues = buffers.iter().map(Queue::create).collect::<anyhow::Result<Vec<_>>>()?;
+            let mut queues = buffers
+                .iter()
+                .map(Queue::create)
+                .collect::<anyhow::Result<Vec<_>>>()?;
             tally.creates += queues.len() as u64;
             if cycles == 0 {
                 print(&Line::Created(Created {
@@ -369,15 +440,28 @@ pub fn churn(plan: &Plan) -> anyhow::Result<()> {
 }
 
 /// Runs one packet to its end, so that a churned queue was really used.
-fn run_one(device: &Device, queue: &Queue, signals: &event::Signals, work_ns: u64) -> anyhow::Result<()> {
+fn run_one(
+    device: &Device,
+    queue: &Queue,
+    signals: &event::Signals,
+    work_ns: u64,
+) -> anyhow::Result<()> {
     use crate::aql::Packet;
     const DEADLINE: Duration = Duration::from_secs(20);
     let signal = signals.arm(0);
-    let packet = if simulated() { Packet::dispatch(work_ns, signal, true) } else { Packet::barrier(signal) };
+    let packet = if simulated() {
+        Packet::dispatch(work_ns, signal, true)
+    } else {
+        Packet::barrier(signal)
+    };
     queue.submit(&[packet])?;
     let started = Instant::now();
     while !signals.is_done(0) {
-        anyhow::ensure!(started.elapsed() < DEADLINE, "queue {} did not finish a packet in {DEADLINE:?}", queue.id);
+        anyhow::ensure!(
+            started.elapsed() < DEADLINE,
+            "queue {} did not finish a packet in {DEADLINE:?}",
+            queue.id
+        );
         event::wait_any(device, &[signals.event.id], 100)?;
     }
     Ok(())

@@ -96,11 +96,19 @@ impl<'a> Finder<'a> {
                 fetched: false,
             }));
         }
-        let apts = self.apts()?;
-        for apt in &apts {
-            if let Some(archive) = fetch(self.project, apt, wanted)? {
+        let mut apts = Vec::new();
+        for suite in self.suites {
+            // The index of a suite is fetched only when the suites before it do not have the package.
+            let Some(apt) = Apt::open(self.project, &[suite])? else {
+                continue;
+            };
+            if let Some(archive) = fetch(self.project, &apt, wanted)? {
                 return Ok(Some(archive));
             }
+            apts.push(apt);
+        }
+        if apts.is_empty() {
+            return Err(self.no_archive());
         }
         // An index may be older than the package.
         for apt in &apts {
@@ -119,13 +127,17 @@ impl<'a> Finder<'a> {
             apts.extend(Apt::open(self.project, &[suite])?);
         }
         if apts.is_empty() {
-            return Err(unavailable(format!(
-                "the apt configuration of this machine names no Debian archive that could have {}: this needs Debian, or \
-                 --packages DIR with the packages of tests/kernels.toml",
-                self.suites.join(", ")
-            )));
+            return Err(self.no_archive());
         }
         Ok(apts)
+    }
+
+    fn no_archive(&self) -> anyhow::Error {
+        unavailable(format!(
+            "the apt configuration of this machine names no Debian archive that could have {}: this needs Debian, or \
+             --packages DIR with the packages of tests/kernels.toml",
+            self.suites.join(", ")
+        ))
     }
 }
 

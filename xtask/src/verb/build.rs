@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask build`: the program, with its eBPF programs inside.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::build::{cargo, ebpf};
+use crate::build::{ebpf, programs};
 use crate::project::Project;
 use crate::setup::kernels::Pins;
 use crate::setup::{self, Needs};
@@ -17,24 +18,18 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the program for this machine and returns its file.
+/// Builds the program, one static file, and returns it. It is the one that guests get.
 pub(crate) fn program(project: &Project) -> Result<PathBuf> {
     let object = ebpf_object(project)?;
-    let mut command = cargo::command(project);
-    command
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            "gpreempt",
-            "--bin",
-            "gpreempt",
-            "--target-dir",
-        ])
-        .arg(&project.target);
-    cargo::run(command.env("GPREEMPT_EBPF_OBJ", object), "build gpreempt")?;
-    Ok(project.target.join("release/gpreempt"))
+    let built = programs::build_static(project, &["gpreempt"], Some(&object))?.join("gpreempt");
+    let dir = project.target.join("release");
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let program = dir.join("gpreempt");
+    // Beside it and then in its place: the old one may be running.
+    let partial = dir.join(".gpreempt.new");
+    fs::copy(&built, &partial).with_context(|| format!("copy {}", built.display()))?;
+    fs::rename(&partial, &program).with_context(|| format!("write {}", program.display()))?;
+    Ok(program)
 }
 
 /// Sets up what eBPF programs need, builds them and returns their file.

@@ -173,24 +173,29 @@ fn differing_structs(ours: &Structs, theirs: &Structs) -> Vec<String> {
         .collect()
 }
 
-/// The structs in a module's BTF, which builds on the kernel's, which comes with the headers.
+/// The structs that a module's BTF adds to the kernel's, which comes with the headers.
 fn structs(project: &Project, tools: &Tools, kernel: &Kernel, module: &Path) -> Result<Structs> {
     let base = kernel.headers(project)?.join("vmlinux");
-    let output = tools
-        .command("pahole")?
-        .arg("--btf_base")
-        .arg(&base)
-        .args(["-F", "btf", "--sizes"])
-        .arg(module)
-        .output()
-        .context("run pahole")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "pahole --sizes {}: {}",
-        module.display(),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(parse_sizes(&String::from_utf8_lossy(&output.stdout)))
+    let sizes = |files: &[&Path]| -> Result<Structs> {
+        let mut command = tools.command("pahole")?;
+        let output = command
+            .args(["-F", "btf", "--sizes"])
+            .args(files)
+            .output()
+            .context("run pahole")?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(
+            output.status.success(),
+            "pahole --sizes of {}: {}",
+            module.display(),
+            words.trim()
+        );
+        Ok(parse_sizes(&String::from_utf8_lossy(&output.stdout)))
+    };
+    let kernels = sizes(&[&base])?;
+    let mut all = sizes(&[Path::new("--btf_base"), &base, module])?;
+    all.retain(|name, size| kernels.get(name) != Some(size));
+    Ok(all)
 }
 
 /// `name\tsize\tholes` a line.

@@ -32,7 +32,9 @@ fn compute(xcc: u32, mqd: u64, active: bool, doorbell: u32, count: usize) -> Vec
     values[14] = 0x7f31;
     values[15] = doorbell << 2 | 0x4000_0000;
     let base = 0xc914 + xcc * 0x8_0000;
-    let mut registers: Vec<(u32, u32)> = (0..56).map(|at| (base + at * 4, values[at as usize])).collect();
+    let mut registers: Vec<(u32, u32)> = (0..56)
+        .map(|at| (base + at * 4, values[at as usize]))
+        .collect();
     // Some local patches print one more register, out of order.
     registers.extend((56..count).map(|_| (base + 8, 1)));
     registers
@@ -42,7 +44,9 @@ fn compute(xcc: u32, mqd: u64, active: bool, doorbell: u32, count: usize) -> Vec
 fn sdma(active: bool, doorbell: u32) -> Vec<(u32, u32)> {
     let base = 0x5520;
     let groups = [(0x0, 19), (0xa0, 6), (0xbc, 7), (0x100, 12)];
-    let addresses = groups.iter().flat_map(|(from, n)| (0..*n).map(move |at| base + from + at * 4));
+    let addresses = groups
+        .iter()
+        .flat_map(|(from, n)| (0..*n).map(move |at| base + from + at * 4));
     addresses
         .map(|address| match address - base {
             0 => (address, if active { 0x0406_102b } else { 0x0406_002b }),
@@ -62,7 +66,10 @@ fn print(node: u32, xccs: u32, registers: usize) -> String {
             let _ = writeln!(out, " Inst {xcc},  CP Pipe 1, Queue {}", queue + 2);
             // The second was used before: everything but ACTIVE is left.
             let mqd = 0x17b_a000 + u64::from(xcc) * 0x3000;
-            dump(&mut out, &compute(xcc, mqd, queue == 0, 0x1008 + queue, registers));
+            dump(
+                &mut out,
+                &compute(xcc, mqd, queue == 0, 0x1008 + queue, registers),
+            );
         }
     }
     out.push_str("  SDMA Engine 0, RLC 5\n");
@@ -77,37 +84,67 @@ fn slots_of_four_xccs() {
     for registers in [56, 57] {
         let got = parse(&print(2, 4, registers)).unwrap();
         let node = &got[0];
-        assert_eq!((node.node, node.gpu_id, node.slots.len()), (2, GpuId(0xf7bc), 4 * 3 + 2));
+        assert_eq!(
+            (node.node, node.gpu_id, node.slots.len()),
+            (2, GpuId(0xf7bc), 4 * 3 + 2)
+        );
         for xcc in 0..4 {
-            assert_eq!(node.compute_slots(xcc), (1, 2), "stale slots are not in use");
+            assert_eq!(
+                node.compute_slots(xcc),
+                (1, 2),
+                "stale slots are not in use"
+            );
         }
         let slot = &node.slots[4];
-        assert_eq!((slot.xcc, slot.kind), (1, SlotKind::Compute { pipe: 1, queue: 2 }));
+        assert_eq!(
+            (slot.xcc, slot.kind),
+            (1, SlotKind::Compute { pipe: 1, queue: 2 })
+        );
         assert_eq!(slot.registers.len(), registers);
-        assert_eq!((slot.mqd_address(), slot.vmid(), slot.doorbell()), (0x17b_d000, 4, Some(0x1008)));
+        assert_eq!(
+            (slot.mqd_address(), slot.vmid(), slot.doorbell()),
+            (0x17b_d000, 4, Some(0x1008))
+        );
         assert_eq!(slot.wptr_address(), 0x7f31_0000_1000);
-        assert_eq!(node.slots[0].kind, SlotKind::Hiq { mec: 2, pipe: 0, queue: 0 });
+        assert_eq!(
+            node.slots[0].kind,
+            SlotKind::Hiq {
+                mec: 2,
+                pipe: 0,
+                queue: 0
+            }
+        );
     }
 }
 
 #[test]
 fn copy_slots_have_gaps_between_registers() {
     let got = parse(&print(2, 1, 56)).unwrap();
-    let [.., used, idle] = got[0].slots.as_slice() else { panic!("two copy slots") };
+    let [.., used, idle] = got[0].slots.as_slice() else {
+        panic!("two copy slots")
+    };
     assert_eq!(used.kind, SlotKind::Sdma { engine: 0, rlc: 5 });
     assert_eq!((used.is_active(), used.doorbell()), (true, Some(0x1200)));
-    assert_eq!((idle.is_active(), idle.mqd_address(), idle.vmid()), (false, 0, 0));
+    assert_eq!(
+        (idle.is_active(), idle.mqd_address(), idle.vmid()),
+        (false, 0, 0)
+    );
 }
 
 #[test]
 fn drivers_before_multi_xcc_parts_print_no_instance() {
-    let text = print(2, 1, 56).replace("   Inst 0, HIQ", "  HIQ").replace(" Inst 0,  CP", "  CP");
+    let text = print(2, 1, 56)
+        .replace("   Inst 0, HIQ", "  HIQ")
+        .replace(" Inst 0,  CP", "  CP");
     assert_eq!(parse(&text), parse(&print(2, 1, 56)));
 }
 
 #[test]
 fn a_stopped_device_has_no_slots() {
-    let got = parse("Node 2, gpu_id f7bc:\n Device is stopped\nNode 3, gpu_id f05b:\n Device is stopped\n").unwrap();
+    let got = parse(
+        "Node 2, gpu_id f7bc:\n Device is stopped\nNode 3, gpu_id f05b:\n Device is stopped\n",
+    )
+    .unwrap();
     assert!(got.iter().all(|node| node.stopped && node.slots.is_empty()));
     assert_eq!(got.len(), 2);
 }
@@ -116,9 +153,15 @@ fn a_stopped_device_has_no_slots() {
 fn what_is_no_dump_is_an_error() {
     assert_eq!(parse(""), Ok(Vec::new()));
     assert_eq!(parse("CP_HQD_VMID = 8\n").unwrap_err().line, 0);
-    assert!(parse("Node 2, gpu_id f7bc:\n").is_err(), "a node without slots");
+    assert!(
+        parse("Node 2, gpu_id f7bc:\n").is_err(),
+        "a node without slots"
+    );
     assert!(parse("Node 2, gpu_id f7bc:\nNode 3, gpu_id f05b:\n Device is stopped\n").is_err());
-    assert!(parse("Node 2, gpu_id f7bc:\n Inst 0,  CP Pipe 0, Queue 2\n    0000c914: 00000000\n").is_err());
+    assert!(
+        parse("Node 2, gpu_id f7bc:\n Inst 0,  CP Pipe 0, Queue 2\n    0000c914: 00000000\n")
+            .is_err()
+    );
     assert!(parse("Node 2, gpu_id f7bc:\n    0000c914: 00000000\n").is_err());
     let text = print(2, 1, 56).replacen("CP Pipe 1", "CP Tube 1", 1);
     assert!(parse(&text).unwrap_err().line > 0);

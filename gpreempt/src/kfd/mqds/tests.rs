@@ -46,7 +46,10 @@ fn print(processes: &[(u32, String, usize, u32)]) -> String {
         dump(&mut out, &sdma_image(doorbell + 0x200));
         out.push_str("  Compute queue on device f7bc\n");
         for xcc in 0..*images as u64 {
-            dump(&mut out, &compute_image(*doorbell, 0x6b_1000 + xcc * 0x3000, 0x7f31_eafd_e038));
+            dump(
+                &mut out,
+                &compute_image(*doorbell, 0x6b_1000 + xcc * 0x3000, 0x7f31_eafd_e038),
+            );
         }
     }
     out
@@ -56,7 +59,10 @@ fn print(processes: &[(u32, String, usize, u32)]) -> String {
 fn hexadecimal_and_decimal_pasids() {
     let text = print(&[(212, "0x8009".into(), 0, 0), (213, "213".into(), 0, 0)]);
     let got = parse(&text).unwrap();
-    assert_eq!(got.iter().map(|p| (p.pid.0, p.pasid)).collect::<Vec<_>>(), [(212, 0x8009), (213, 213)]);
+    assert_eq!(
+        got.iter().map(|p| (p.pid.0, p.pasid)).collect::<Vec<_>>(),
+        [(212, 0x8009), (213, 213)]
+    );
     assert!(got.iter().all(|p| p.queues.is_empty()));
 }
 
@@ -64,12 +70,26 @@ fn hexadecimal_and_decimal_pasids() {
 fn one_image_per_xcc() {
     for images in [1, 4] {
         let got = parse(&print(&[(212, "0x8009".into(), images, 0x1002)])).unwrap();
-        let [sdma, compute] = got[0].queues.as_slice() else { panic!("two queues") };
-        assert_eq!((sdma.kind, sdma.images.len(), sdma.doorbell()), (MqdKind::Sdma, 1, Some(0x1202)));
-        assert_eq!((compute.kind, compute.images.len()), (MqdKind::Compute, images));
-        assert_eq!((compute.gpu_id, compute.doorbell()), (GpuId(0xf7bc), Some(0x1002)));
+        let [sdma, compute] = got[0].queues.as_slice() else {
+            panic!("two queues")
+        };
+        assert_eq!(
+            (sdma.kind, sdma.images.len(), sdma.doorbell()),
+            (MqdKind::Sdma, 1, Some(0x1202))
+        );
+        assert_eq!(
+            (compute.kind, compute.images.len()),
+            (MqdKind::Compute, images)
+        );
+        assert_eq!(
+            (compute.gpu_id, compute.doorbell()),
+            (GpuId(0xf7bc), Some(0x1002))
+        );
         let last = compute.images.last().unwrap();
-        assert_eq!(last.mqd_address(), Some(0x6b_1000 + (images as u64 - 1) * 0x3000));
+        assert_eq!(
+            last.mqd_address(),
+            Some(0x6b_1000 + (images as u64 - 1) * 0x3000)
+        );
         assert_eq!(last.wptr_address(), Some(0x7f31_eafd_e038));
         assert_eq!(last.save_ticks(), Some((0x1_0000_0010, 0x1_0000_0030)));
         assert_eq!(last.restore_ticks(), Some((0x1_0000_0050, 0x1_0000_0060)));
@@ -80,13 +100,18 @@ fn one_image_per_xcc() {
 fn a_short_image_has_no_registers() {
     let image = Image(vec![0; 16]);
     assert_eq!((image.mqd_address(), image.save_ticks()), (None, None));
-    let queue = QueueMqd { kind: MqdKind::Compute, gpu_id: GpuId(1), images: vec![image] };
+    let queue = QueueMqd {
+        kind: MqdKind::Compute,
+        gpu_id: GpuId(1),
+        images: vec![image],
+    };
     assert_eq!(queue.doorbell(), None);
 }
 
 #[test]
 fn remarks_of_the_driver_are_no_error() {
-    let text = "Process 1 PASID 0x1:\n  Bad user queue type 9 on device f7bc\n  DIQ on device f7bc\n";
+    let text =
+        "Process 1 PASID 0x1:\n  Bad user queue type 9 on device f7bc\n  DIQ on device f7bc\n";
     let got = parse(text).unwrap();
     assert_eq!(got[0].queues.len(), 1);
     assert_eq!(got[0].queues[0].kind, MqdKind::Diq);
@@ -105,8 +130,16 @@ fn damage_is_told_by_line() {
     let good = print(&[(212, "0x8009".into(), 1, 0x1002)]);
     let lines: Vec<&str> = good.lines().collect();
     let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
-    assert_eq!(parse(&without(5)).unwrap_err().line, 6, "a line of the middle of an image is missing");
-    assert_eq!(parse(&without(2)).unwrap_err().line, 3, "an image begins in the middle");
+    assert_eq!(
+        parse(&without(5)).unwrap_err().line,
+        6,
+        "a line of the middle of an image is missing"
+    );
+    assert_eq!(
+        parse(&without(2)).unwrap_err().line,
+        3,
+        "an image begins in the middle"
+    );
     let word = good.replacen("0406102a", "0406102", 1);
     assert!(parse(&word).unwrap_err().to_string().contains("line 3"));
     assert!(parse("Process 1 PASID 0x1:\n  Compute queue on gpu f7bc\n").is_err());

@@ -14,7 +14,15 @@ fn map_process(pasid: u32, queues: u32) -> Vec<u32> {
 }
 
 fn map_queue(engine: u32, doorbell: u32, mqd: u64) -> Vec<u32> {
-    vec![0xc005_a200, 0x2000_0010 | engine << 26, doorbell << 2, mqd as u32, (mqd >> 32) as u32, 0xe038, 0x7f31]
+    vec![
+        0xc005_a200,
+        0x2000_0010 | engine << 26,
+        doorbell << 2,
+        mqd as u32,
+        (mqd >> 32) as u32,
+        0xe038,
+        0x7f31,
+    ]
 }
 
 const RUN_LIST: [u32; 4] = [0xc002_a500, 0x1000, 0, 0x80];
@@ -45,9 +53,22 @@ fn packets_of_two_processes() {
     let text = print(2, 0xf7bc, &words) + &print(3, 0xf05b, &[]);
     let got = parse(&text).unwrap();
     assert_eq!((got[0].node, got[0].gpu_id), (2, GpuId(0xf7bc)));
-    assert_eq!((got[0].processes(), got[0].compute_queues(), got[0].oversubscribed()), (2, 1, false));
+    assert_eq!(
+        (
+            got[0].processes(),
+            got[0].compute_queues(),
+            got[0].oversubscribed()
+        ),
+        (2, 1, false)
+    );
     let packets = got[0].packets.as_ref().unwrap();
-    assert_eq!(packets[0], Packet::MapProcess { pasid: 0x8009, num_queues: Some(3) });
+    assert_eq!(
+        packets[0],
+        Packet::MapProcess {
+            pasid: 0x8009,
+            num_queues: Some(3)
+        }
+    );
     let compute = Packet::MapQueue {
         engine: Engine::Compute,
         doorbell: 0x1002,
@@ -55,8 +76,22 @@ fn packets_of_two_processes() {
         wptr_address: 0x7f31_0000_e038,
     };
     assert_eq!(packets[1], compute);
-    assert!(matches!(packets[2], Packet::MapQueue { engine: Engine::Sdma(0), doorbell: 0x1200, .. }));
-    assert!(matches!(packets[4], Packet::MapQueue { engine: Engine::Sdma(1), mqd_address: 0x1_0000_0000, .. }));
+    assert!(matches!(
+        packets[2],
+        Packet::MapQueue {
+            engine: Engine::Sdma(0),
+            doorbell: 0x1200,
+            ..
+        }
+    ));
+    assert!(matches!(
+        packets[4],
+        Packet::MapQueue {
+            engine: Engine::Sdma(1),
+            mqd_address: 0x1_0000_0000,
+            ..
+        }
+    ));
     assert_eq!(got[1].packets, None);
 }
 
@@ -76,7 +111,10 @@ fn a_chained_runlist_is_oversubscribed() {
 fn unknown_packets_are_stepped_over() {
     let other = vec![0xc001_1000, 1, 2];
     let got = parse(&print(2, 1, &[other, map_process(1, 0)].concat())).unwrap();
-    assert_eq!(got[0].packets.as_ref().unwrap()[0], Packet::Other { opcode: 0x10 });
+    assert_eq!(
+        got[0].packets.as_ref().unwrap()[0],
+        Packet::Other { opcode: 0x10 }
+    );
     assert_eq!(got[0].processes(), 1);
 }
 
@@ -84,11 +122,20 @@ fn unknown_packets_are_stepped_over() {
 fn what_is_no_runlist_is_an_error() {
     assert_eq!(parse(""), Ok(Vec::new()));
     assert_eq!(parse("CP_HQD_VMID = 8\n").unwrap_err().line, 0);
-    assert!(parse(&print(2, 1, &[0x1234_5678])).is_err(), "no packet header");
-    assert!(parse(&print(2, 1, &map_process(1, 1)[..20])).is_err(), "cut off");
+    assert!(
+        parse(&print(2, 1, &[0x1234_5678])).is_err(),
+        "no packet header"
+    );
+    assert!(
+        parse(&print(2, 1, &map_process(1, 1)[..20])).is_err(),
+        "cut off"
+    );
     assert!(parse(&print(2, 1, &[0; 8])).is_err(), "words but no packet");
     let hole = [map_process(1, 0), vec![0, 0, 7]].concat();
-    assert!(parse(&print(2, 1, &hole)).is_err(), "something follows the end");
+    assert!(
+        parse(&print(2, 1, &hole)).is_err(),
+        "something follows the end"
+    );
     let text = print(2, 1, &map_process(1, 1)).replacen("00000020", "00000040", 1);
     assert_eq!(parse(&text).unwrap_err().line, 3);
 }

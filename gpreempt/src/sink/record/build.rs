@@ -4,9 +4,9 @@
 use nix::errno::Errno;
 
 use super::{
-    Gpu, GpuReset, Id64, Probe, ProcessAttached, ProcessEvicted, ProcessExited, ProcessRestored, QueueCreated,
-    QueueDestroyed, QueueExisting, QueueOp, QueueRejected, QueueUpdated, QueuesResumed, QueuesSuspended, Record,
-    RunlistMapped, RunlistUnmapped,
+    Gpu, GpuReset, Id64, Probe, ProcessAttached, ProcessEvicted, ProcessExited, ProcessRestored,
+    QueueCreated, QueueDestroyed, QueueExisting, QueueOp, QueueRejected, QueueUpdated,
+    QueuesResumed, QueuesSuspended, Record, RunlistMapped, RunlistUnmapped,
 };
 use crate::event::{Cause, Event, Happening, Pid};
 use crate::kfd::topology::GpuNode;
@@ -17,24 +17,49 @@ impl Record {
     /// The record of one event.
     #[must_use]
     pub fn of(happening: &Happening, context: &Context) -> Self {
-        let Happening { ts_ns, total_ns, cause, status, pid, actor_pid, .. } = *happening;
-        let Context { comm, actor_comm, created_ns, lifetime_ns, evicted_ns, .. } = *context;
+        let Happening {
+            ts_ns,
+            total_ns,
+            cause,
+            status,
+            pid,
+            actor_pid,
+            ..
+        } = *happening;
+        let Context {
+            comm,
+            actor_comm,
+            created_ns,
+            lifetime_ns,
+            evicted_ns,
+            ..
+        } = *context;
         // Whom to name as the origin of a change that concerns a whole node.
-        let (cause_pid, cause_comm) =
-            if pid.is_some() { (pid, comm) } else { (Pid::known(actor_pid.0), actor_comm) };
+        let (cause_pid, cause_comm) = if pid.is_some() {
+            (pid, comm)
+        } else {
+            (Pid::known(actor_pid.0), actor_comm)
+        };
         match happening.event {
-            Event::ProcessAttached { start_boottime_ns, cgroup_id, ns_pid, .. } => {
-                Self::ProcessAttached(ProcessAttached {
-                    ts_ns,
-                    pid,
-                    comm,
-                    ns_pid: ns_pid.or(context.ns_pid),
-                    start_boottime_ns: Id64(start_boottime_ns),
-                    cgroup_id: Id64(cgroup_id),
-                    cgroup: context.cgroup.clone(),
-                })
-            }
-            Event::ProcessExited { start_boottime_ns, ns_pid, .. } => Self::ProcessExited(ProcessExited {
+            Event::ProcessAttached {
+                start_boottime_ns,
+                cgroup_id,
+                ns_pid,
+                ..
+            } => Self::ProcessAttached(ProcessAttached {
+                ts_ns,
+                pid,
+                comm,
+                ns_pid: ns_pid.or(context.ns_pid),
+                start_boottime_ns: Id64(start_boottime_ns),
+                cgroup_id: Id64(cgroup_id),
+                cgroup: context.cgroup.clone(),
+            }),
+            Event::ProcessExited {
+                start_boottime_ns,
+                ns_pid,
+                ..
+            } => Self::ProcessExited(ProcessExited {
                 ts_ns,
                 pid,
                 comm,
@@ -43,9 +68,21 @@ impl Record {
                 cgroup: context.cgroup.clone(),
                 lifetime_ns,
             }),
-            Event::QueueExisting { gpu_id, queue_id, queue_type, ring_bytes, .. } => {
-                Self::QueueExisting(QueueExisting { ts_ns, pid, comm, gpu_id, queue_id, queue_type, ring_bytes })
-            }
+            Event::QueueExisting {
+                gpu_id,
+                queue_id,
+                queue_type,
+                ring_bytes,
+                ..
+            } => Self::QueueExisting(QueueExisting {
+                ts_ns,
+                pid,
+                comm,
+                gpu_id,
+                queue_id,
+                queue_type,
+                ring_bytes,
+            }),
             Event::QueueCreated {
                 gpu_id,
                 queue_id,
@@ -73,7 +110,13 @@ impl Record {
                 cause,
                 total_ns,
             }),
-            Event::QueueUpdated { gpu_id, queue_id, priority, percent, active } => Self::QueueUpdated(QueueUpdated {
+            Event::QueueUpdated {
+                gpu_id,
+                queue_id,
+                priority,
+                percent,
+                active,
+            } => Self::QueueUpdated(QueueUpdated {
                 ts_ns,
                 pid,
                 comm,
@@ -110,36 +153,47 @@ impl Record {
                 status,
                 total_ns,
             }),
-            Event::RunlistUnmapped { gpu_id, filter, lock_wait_ns, fence_ns } => {
-                Self::RunlistUnmapped(RunlistUnmapped {
-                    ts_ns,
-                    gpu_id,
-                    filter,
-                    cause,
-                    cause_pid,
-                    cause_comm,
-                    lock_wait_ns,
-                    fence_ns,
-                    total_ns,
-                    status,
-                })
-            }
-            Event::RunlistMapped { gpu_id, queues, cp_queues, processes, oversubscribed } => {
-                Self::RunlistMapped(RunlistMapped {
-                    ts_ns,
-                    gpu_id,
-                    cause,
-                    cause_pid,
-                    cause_comm,
-                    queues,
-                    cp_queues,
-                    processes,
-                    oversubscribed,
-                    total_ns,
-                    status,
-                })
-            }
-            Event::ProcessEvicted { gpu_id, reason, depth } => Self::ProcessEvicted(ProcessEvicted {
+            Event::RunlistUnmapped {
+                gpu_id,
+                filter,
+                lock_wait_ns,
+                fence_ns,
+            } => Self::RunlistUnmapped(RunlistUnmapped {
+                ts_ns,
+                gpu_id,
+                filter,
+                cause,
+                cause_pid,
+                cause_comm,
+                lock_wait_ns,
+                fence_ns,
+                total_ns,
+                status,
+            }),
+            Event::RunlistMapped {
+                gpu_id,
+                queues,
+                cp_queues,
+                processes,
+                oversubscribed,
+            } => Self::RunlistMapped(RunlistMapped {
+                ts_ns,
+                gpu_id,
+                cause,
+                cause_pid,
+                cause_comm,
+                queues,
+                cp_queues,
+                processes,
+                oversubscribed,
+                total_ns,
+                status,
+            }),
+            Event::ProcessEvicted {
+                gpu_id,
+                reason,
+                depth,
+            } => Self::ProcessEvicted(ProcessEvicted {
                 ts_ns,
                 pid,
                 comm,
@@ -186,7 +240,12 @@ impl Record {
                 total_ns,
                 status,
             }),
-            Event::GpuReset { gpu_id, phase } => Self::GpuReset(GpuReset { ts_ns, gpu_id, phase, total_ns }),
+            Event::GpuReset { gpu_id, phase } => Self::GpuReset(GpuReset {
+                ts_ns,
+                gpu_id,
+                phase,
+                total_ns,
+            }),
         }
     }
 }

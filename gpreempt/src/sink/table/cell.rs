@@ -79,7 +79,10 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
 
 /// Appends blanks until the text counts `columns`.
 pub(super) fn pad(out: &mut String, text: &str, columns: usize) {
-    out.extend(std::iter::repeat_n(' ', columns.saturating_sub(width(text))));
+    out.extend(std::iter::repeat_n(
+        ' ',
+        columns.saturating_sub(width(text)),
+    ));
 }
 
 /// `comm[pid]` in at most so many columns: of both, the pid stays whole.

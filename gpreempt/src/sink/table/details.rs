@@ -18,7 +18,7 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
             if let Some(ns_pid) = r.ns_pid.filter(|ns| r.pid.map(|pid| pid.0) != Some(*ns)) {
                 d.say(format!("pid {ns_pid} in its namespace"));
             }
-            if let Some(cgroup) = &r.cgroup {
+            if let Some(cgroup) = r.cgroup.as_ref().filter(|path| &***path != "/") {
                 d.faint(format!("cgroup {cgroup}"));
             }
         }
@@ -27,9 +27,18 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
                 d.say(format!("after {}", Nanos(lifetime)));
             }
         }
-        Record::QueueExisting(r) => d.say(format!("{} ring {}", r.queue_type.name(), Bytes(r.ring_bytes))),
+        Record::QueueExisting(r) => d.say(format!(
+            "{} ring {}",
+            r.queue_type.name(),
+            Bytes(r.ring_bytes)
+        )),
         Record::QueueCreated(r) => {
-            d.say(format!("{} {} {}", r.queue_type.name(), r.format.name(), Bytes(r.ring_bytes)));
+            d.say(format!(
+                "{} {} {}",
+                r.queue_type.name(),
+                r.format.name(),
+                Bytes(r.ring_bytes)
+            ));
             d.say(format!("prio {}", r.priority));
             if r.percent != 100 {
                 d.attention(format!("{}%", r.percent));
@@ -89,8 +98,16 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
         Record::RunlistMapped(r) => {
             d.say(format!("{}:", cause(r.cause)));
             d.failed(r.status);
-            let processes = if r.processes == 1 { "process" } else { "processes" };
-            d.say(format!("{}, {} {processes}", count(r.queues, "queue"), r.processes));
+            let processes = if r.processes == 1 {
+                "process"
+            } else {
+                "processes"
+            };
+            d.say(format!(
+                "{}, {} {processes}",
+                count(r.queues, "queue"),
+                r.processes
+            ));
             if r.oversubscribed {
                 d.attention("oversubscribed");
             }
@@ -144,7 +161,10 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
             DriverState::Gone => d.bad("gone: waiting for it"),
             DriverState::Loaded => {
                 let module = r.module.as_deref().unwrap_or("driver");
-                d.say(format!("{module} loaded, {} probes attached", r.probes_attached.unwrap_or(0)));
+                d.say(format!(
+                    "{module} loaded, {} probes",
+                    r.probes_attached.unwrap_or(0)
+                ));
             }
         },
     }
@@ -155,7 +175,10 @@ struct Details(Vec<Part>);
 
 impl Details {
     fn push(&mut self, text: impl Into<String>, style: Style) {
-        self.0.push(Part { text: text.into(), style });
+        self.0.push(Part {
+            text: text.into(),
+            style,
+        });
     }
 
     fn say(&mut self, text: impl Into<String>) {
@@ -185,7 +208,11 @@ impl Details {
         if requested == 0 {
             self.say(count(done, "queue"));
         } else {
-            let style = if done < requested { Style::Attention } else { Style::Plain };
+            let style = if done < requested {
+                Style::Attention
+            } else {
+                Style::Plain
+            };
             self.push(format!("{done} of {}", count(requested, "queue")), style);
         }
     }

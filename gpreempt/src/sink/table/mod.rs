@@ -32,7 +32,7 @@ struct Columns {
     wide: bool,
 }
 
-const TIME: usize = 10;
+const TIME: usize = 9;
 const EVENT: usize = 7;
 const WHERE: usize = 7;
 const TOOK: usize = 6;
@@ -41,10 +41,20 @@ const BEFORE_PROCESS: usize = TIME + 1 + EVENT + 1 + WHERE + 1 + TOOK + 1;
 
 impl Columns {
     fn of(width: Option<usize>) -> Self {
-        let Some(width) = width else { return Self { process: 24, details: None, wide: true } };
+        let Some(width) = width else {
+            return Self {
+                process: 24,
+                details: None,
+                wide: true,
+            };
+        };
         let process = width.saturating_sub(65).clamp(15, 24);
         let details = width.saturating_sub(BEFORE_PROCESS + process + 1).max(20);
-        Self { process, details: Some(details), wide: details >= 56 }
+        Self {
+            process,
+            details: Some(details),
+            wide: details >= 56,
+        }
     }
 }
 
@@ -102,7 +112,12 @@ impl<W: Write> Table<W> {
     }
 
     fn print_header(&mut self) -> io::Result<()> {
-        let Header { gpus, probes, missed, lost } = &self.header;
+        let Header {
+            gpus,
+            probes,
+            missed,
+            lost,
+        } = &self.header;
         let text = format!("{gpus}, {probes}, {lost} lost");
         let style = if *lost > 0 {
             Style::Bad
@@ -126,11 +141,20 @@ impl<W: Write> Table<W> {
     }
 
     fn print(&mut self, row: &Row) -> io::Result<()> {
-        if self.layout.height.is_some_and(|height| self.lines_since_header + 1 >= height.max(10)) {
+        if self
+            .layout
+            .height
+            .is_some_and(|height| self.lines_since_header + 1 >= height.max(10))
+        {
             self.print_header()?;
         }
         self.line.clear();
-        self.lines_since_header += row.render(&mut self.line, self.start_ns, self.columns, self.layout.color);
+        self.lines_since_header += row.render(
+            &mut self.line,
+            self.start_ns,
+            self.columns,
+            self.layout.color,
+        );
         self.out.write_all(self.line.as_bytes())
     }
 }

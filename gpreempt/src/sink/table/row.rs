@@ -46,9 +46,9 @@ impl Row {
             Record::Startup(_) | Record::Summary(_) => return None,
             Record::ProcessAttached(r) => row(r.ts_ns, "attach", Style::Plain).by(r.comm, r.pid),
             Record::ProcessExited(r) => row(r.ts_ns, "exit", Style::Plain).by(r.comm, r.pid),
-            Record::QueueExisting(r) => {
-                row(r.ts_ns, "exists", Style::Faint).by(r.comm, r.pid).queue(r.gpu_id, r.queue_id)
-            }
+            Record::QueueExisting(r) => row(r.ts_ns, "exists", Style::Faint)
+                .by(r.comm, r.pid)
+                .queue(r.gpu_id, r.queue_id),
             Record::QueueCreated(r) => {
                 let row = row(r.ts_ns, "create", Style::Plain).by(r.comm, r.pid);
                 row.queue(r.gpu_id, r.queue_id).took(r.total_ns)
@@ -61,29 +61,55 @@ impl Row {
                 let row = row(r.ts_ns, "destroy", Style::Plain).by(r.comm, r.pid);
                 row.queue(r.gpu_id, r.queue_id).took(r.total_ns)
             }
-            Record::QueueRejected(r) => row(r.ts_ns, "reject", Style::Bad).by(r.comm, r.pid).took(r.total_ns),
+            Record::QueueRejected(r) => row(r.ts_ns, "reject", Style::Bad)
+                .by(r.comm, r.pid)
+                .took(r.total_ns),
             Record::RunlistUnmapped(r) => {
-                let style = if r.status == 0 { Style::Plain } else { Style::Bad };
-                row(r.ts_ns, "unmap", style).by(r.cause_comm, r.cause_pid).gpu(r.gpu_id).took(r.total_ns)
+                let style = if r.status == 0 {
+                    Style::Plain
+                } else {
+                    Style::Bad
+                };
+                row(r.ts_ns, "unmap", style)
+                    .by(r.cause_comm, r.cause_pid)
+                    .gpu(r.gpu_id)
+                    .took(r.total_ns)
             }
             Record::RunlistMapped(r) => {
-                let style = if r.status == 0 { Style::Plain } else { Style::Bad };
-                row(r.ts_ns, "map", style).by(r.cause_comm, r.cause_pid).gpu(r.gpu_id).took(r.total_ns)
+                let style = if r.status == 0 {
+                    Style::Plain
+                } else {
+                    Style::Bad
+                };
+                row(r.ts_ns, "map", style)
+                    .by(r.cause_comm, r.cause_pid)
+                    .gpu(r.gpu_id)
+                    .took(r.total_ns)
             }
-            Record::ProcessEvicted(r) => {
-                row(r.ts_ns, "evict", Style::Attention).by(r.comm, r.pid).gpu(r.gpu_id).took(r.total_ns)
-            }
-            Record::ProcessRestored(r) => {
-                row(r.ts_ns, "restore", Style::Good).by(r.comm, r.pid).gpu(r.gpu_id).took(r.total_ns)
-            }
-            Record::QueuesSuspended(r) => {
-                row(r.ts_ns, "suspend", Style::Attention).by(r.comm, r.pid).took(r.total_ns)
-            }
-            Record::QueuesResumed(r) => row(r.ts_ns, "resume", Style::Good).by(r.comm, r.pid).took(r.total_ns),
-            Record::GpuReset(r) => row(r.ts_ns, "reset", Style::Bad).gpu(r.gpu_id).took(r.total_ns),
+            Record::ProcessEvicted(r) => row(r.ts_ns, "evict", Style::Attention)
+                .by(r.comm, r.pid)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
+            Record::ProcessRestored(r) => row(r.ts_ns, "restore", Style::Good)
+                .by(r.comm, r.pid)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
+            Record::QueuesSuspended(r) => row(r.ts_ns, "suspend", Style::Attention)
+                .by(r.comm, r.pid)
+                .took(r.total_ns),
+            Record::QueuesResumed(r) => row(r.ts_ns, "resume", Style::Good)
+                .by(r.comm, r.pid)
+                .took(r.total_ns),
+            Record::GpuReset(r) => row(r.ts_ns, "reset", Style::Bad)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
             Record::Lost(r) => row(r.ts_ns, "lost", Style::Bad),
             Record::Driver(r) => {
-                let style = if r.state == DriverState::Gone { Style::Bad } else { Style::Good };
+                let style = if r.state == DriverState::Gone {
+                    Style::Bad
+                } else {
+                    Style::Good
+                };
                 row(r.ts_ns, "driver", style)
             }
         })
@@ -110,8 +136,18 @@ impl Row {
     }
 
     /// Appends the row and a newline; returns how many lines it took.
-    pub(super) fn render(&self, out: &mut String, start_ns: u64, columns: Columns, color: bool) -> usize {
-        Style::Faint.push(out, format_args!("{:>TIME$}", since(start_ns, self.ts_ns)), color);
+    pub(super) fn render(
+        &self,
+        out: &mut String,
+        start_ns: u64,
+        columns: Columns,
+        color: bool,
+    ) -> usize {
+        Style::Faint.push(
+            out,
+            format_args!("{:>TIME$}", since(start_ns, self.ts_ns)),
+            color,
+        );
         out.push(' ');
         self.style.push(out, self.event, color);
         pad(out, self.event, EVENT + 1);
@@ -124,7 +160,11 @@ impl Row {
         out.push_str(&place);
         pad(out, &place, WHERE + 1);
 
-        let took = if self.took_ns == 0 { String::new() } else { Nanos(self.took_ns).to_string() };
+        let took = if self.took_ns == 0 {
+            String::new()
+        } else {
+            Nanos(self.took_ns).to_string()
+        };
         pad(out, &took, TOOK);
         out.push_str(&took);
         out.push(' ');
@@ -158,7 +198,10 @@ impl Row {
             let needs = width(&text) + usize::from(used > 0);
             if used > 0 && used + needs > room {
                 out.push('\n');
-                out.extend(std::iter::repeat_n(' ', BEFORE_PROCESS + columns.process + 1));
+                out.extend(std::iter::repeat_n(
+                    ' ',
+                    BEFORE_PROCESS + columns.process + 1,
+                ));
                 lines += 1;
                 used = 0;
             }
@@ -176,10 +219,15 @@ impl Row {
 /// Seconds since the start with microseconds. Records are written per CPU and may be a little older than the start.
 fn since(start_ns: u64, ts_ns: u64) -> String {
     let (sign, ns) = match ts_ns.checked_sub(start_ns) {
-        Some(ns) => ('+', ns),
-        None => ('-', start_ns - ts_ns),
+        Some(ns) => ("", ns),
+        None => ("-", start_ns - ts_ns),
     };
     let mut text = String::new();
-    let _ = write!(text, "{sign}{}.{:06}", ns / 1_000_000_000, ns / 1_000 % 1_000_000);
+    let _ = write!(
+        text,
+        "{sign}{}.{:06}",
+        ns / 1_000_000_000,
+        ns / 1_000 % 1_000_000
+    );
     text
 }

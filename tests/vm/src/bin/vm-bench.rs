@@ -107,7 +107,10 @@ fn calls() -> Result<()> {
 fn cycles() -> Result<()> {
     const ROUNDS: usize = 10;
     for round in 0..ROUNDS {
-        for (name, tracer) in [("none", Tracer::Nobody), ("watch_full", Tracer::Watch("full"))] {
+        for (name, tracer) in [
+            ("none", Tracer::Nobody),
+            ("watch_full", Tracer::Watch("full")),
+        ] {
             let running = tracer.start()?;
             let result = load(&["bench-cycle", "--count", "40"]);
             running.stop()?;
@@ -121,14 +124,19 @@ fn cycles() -> Result<()> {
 /// written and lost together must be what was made. Memory of `watch` on the way.
 fn burst() -> Result<()> {
     const EVENTS: u64 = 200_000;
-    for (name, extra) in [("default", &[][..]), ("tiny", &["--ring-bytes", "4096"][..])] {
+    for (name, extra) in [
+        ("default", &[][..]),
+        ("tiny", &["--ring-bytes", "4096"][..]),
+    ] {
         let watch = Watch::start(extra)?;
         let idle = watch.memory()?;
         let made = load(&["bench-reject", "--count", &EVENTS.to_string()])?;
         let busy = watch.memory()?;
         let (seen, lost) = watch.stop()?;
-        emit(&json!({"bench": "burst", "ring": name, "made": made["count"], "seen": seen, "lost": lost,
-            "idle_rss_bytes": idle.0, "peak_rss_bytes": busy.1}));
+        emit(
+            &json!({"bench": "burst", "ring": name, "made": made["count"], "seen": seen, "lost": lost,
+            "idle_rss_bytes": idle.0, "peak_rss_bytes": busy.1}),
+        );
     }
     Ok(())
 }
@@ -165,7 +173,14 @@ impl Watch {
         let bytes = |key: &str| {
             status
                 .lines()
-                .find_map(|line| line.strip_prefix(key)?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+                .find_map(|line| {
+                    line.strip_prefix(key)?
+                        .trim()
+                        .strip_suffix(" kB")?
+                        .trim()
+                        .parse::<u64>()
+                        .ok()
+                })
                 .map(|kib| kib * 1024)
                 .with_context(|| format!("no {key} in /proc/PID/status"))
         };
@@ -174,7 +189,10 @@ impl Watch {
 
     /// Ends it as a person would; returns how many rejected calls its stream shows and its loss count.
     fn stop(mut self) -> Result<(u64, u64)> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
+        kill(
+            Pid::from_raw(i32::try_from(self.child.id())?),
+            Signal::SIGINT,
+        )?;
         let status = self.child.wait()?;
         ensure!(status.code() == Some(130), "watch ended with {status}");
         let (mut seen, mut lost) = (0, None);
@@ -209,18 +227,31 @@ impl Drop for RealTime {
 }
 
 fn schedule(policy: libc::c_int, priority: libc::c_int) -> Result<()> {
-    let param = libc::sched_param { sched_priority: priority };
+    let param = libc::sched_param {
+        sched_priority: priority,
+    };
     // SAFETY: reads `param`, which outlives the call; 0 is the calling thread.
     let result = unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
-    nix::errno::Errno::result(result).map(drop).context("sched_setscheduler")
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .context("sched_setscheduler")
 }
 
 /// Runs `kfd-load` and returns the JSON object of its last line.
 fn load(args: &[&str]) -> Result<Value> {
-    let output = Command::new("kfd-load").args(args).stderr(Stdio::inherit()).output().context("kfd-load")?;
-    ensure!(output.status.success(), "kfd-load {args:?} ended with {}", output.status);
+    let output = Command::new("kfd-load")
+        .args(args)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("kfd-load")?;
+    ensure!(
+        output.status.success(),
+        "kfd-load {args:?} ended with {}",
+        output.status
+    );
     let text = String::from_utf8(output.stdout)?;
-    serde_json::from_str(text.lines().last().context("kfd-load printed nothing")?).context("output of kfd-load")
+    serde_json::from_str(text.lines().last().context("kfd-load printed nothing")?)
+        .context("output of kfd-load")
 }
 
 fn emit(line: &Value) {
@@ -233,6 +264,9 @@ fn write(path: &str, text: &str) -> Result<()> {
 
 fn append(path: &str, text: &str) -> Result<()> {
     use std::io::Write;
-    let mut file = fs::OpenOptions::new().append(true).open(path).with_context(|| path.to_owned())?;
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(path)
+        .with_context(|| path.to_owned())?;
     writeln!(file, "{text}").with_context(|| format!("{path}: {text}"))
 }

@@ -14,6 +14,11 @@ use crate::watch::{Seen, Watch};
 pub(super) const TESTS: List = &[
     (&["basic"], "ioctls_are_causes", ioctls),
     (&["basic"], "exit_is_a_cause", exit),
+    (
+        &["basic"],
+        "exit_takes_own_memory_first",
+        exit_with_own_memory,
+    ),
     (&["basic"], "eviction_and_restore", eviction),
     (&["basic"], "debugger_suspends_and_resumes", debugger),
     (&["basic"], "checkpoint_pauses_and_goes_on", checkpoint),
@@ -25,7 +30,9 @@ fn with_cause<'a>(seen: &'a Seen, cause: &str, pid: u32) -> Vec<&'a Record> {
     seen.records
         .iter()
         .filter(|record| record.kind.starts_with("runlist_"))
-        .filter(|record| record.data["cause"] == cause && record.try_number("cause_pid") == Some(u64::from(pid)))
+        .filter(|record| {
+            record.data["cause"] == cause && record.try_number("cause_pid") == Some(u64::from(pid))
+        })
         .collect()
 }
 
@@ -39,17 +46,30 @@ fn ioctls() -> anyhow::Result<()> {
     watch.wait_for_exit_of(pid)?;
     let seen = watch.stop_lossless()?;
     for cause in ["create_queue", "update_queue", "destroy_queue"] {
-        anyhow::ensure!(!with_cause(&seen, cause, pid).is_empty(), "no runlist record with cause {cause}");
+        anyhow::ensure!(
+            !with_cause(&seen, cause, pid).is_empty(),
+            "no runlist record with cause {cause}"
+        );
     }
-    for record in seen.records.iter().filter(|record| record.kind.starts_with("runlist_")) {
-        anyhow::ensure!(record.data["cause"] != "other", "a runlist change without a cause: {}", record.data);
+    for record in seen
+        .records
+        .iter()
+        .filter(|record| record.kind.starts_with("runlist_"))
+    {
+        anyhow::ensure!(
+            record.data["cause"] != "other",
+            "a runlist change without a cause: {}",
+            record.data
+        );
     }
     Ok(())
 }
 
+/// Queues in memory of the driver, whose end is the end of the KFD process. With memory of their own the loss of that
+/// memory evicts them first.
 fn exit() -> anyhow::Result<()> {
     let watch = Watch::start(&[])?;
-    let mut load = Load::start(&["--profile", "model"])?;
+    let mut load = Load::start(&["--profile", "model", "--gtt"])?;
     let pid = load.pid();
     let queues = load.queue_ids()?.len();
     load.signal(Signal::SIGKILL)?;
@@ -59,9 +79,40 @@ fn exit() -> anyhow::Result<()> {
     })?;
     let seen = watch.stop_lossless()?;
     for record in &gone {
-        ensure_eq!(record.text("cause")?, "process_exit", "cause of queue_destroyed");
+        ensure_eq!(
+            record.text("cause")?,
+            "process_exit",
+            "cause of queue_destroyed"
+        );
     }
-    anyhow::ensure!(!with_cause(&seen, "process_exit", pid).is_empty(), "no runlist record with cause process_exit");
+    anyhow::ensure!(
+        !with_cause(&seen, "process_exit", pid).is_empty(),
+        "no runlist record with cause process_exit"
+    );
+    Ok(())
+}
+
+/// A dying process loses its own pages before its queues: `exit_mmap()` tells the driver through the MMU notifier.
+fn exit_with_own_memory() -> anyhow::Result<()> {
+    let watch = Watch::start(&[])?;
+    let mut load = Load::start(&["--profile", "model"])?;
+    let pid = load.pid();
+    let queues = load.queue_ids()?.len();
+    load.signal(Signal::SIGKILL)?;
+    load.wait_exit()?;
+    watch.wait_for_count("queue_destroyed", queues, |record| {
+        record.kind == "queue_destroyed" && record.is_of(pid)
+    })?;
+    let seen = watch.stop_lossless()?;
+    let evicted = *seen
+        .of("process_evicted", pid)
+        .first()
+        .context("no process_evicted")?;
+    ensure_eq!(evicted.text("reason")?, "userptr", "reason");
+    anyhow::ensure!(
+        !with_cause(&seen, "evict", pid).is_empty(),
+        "no runlist record with cause evict"
+    );
     Ok(())
 }
 
@@ -70,12 +121,16 @@ fn eviction() -> anyhow::Result<()> {
     let load = Load::start(&["--profile", "simple"])?;
     let (pid, gpu_id) = (load.pid(), load.gpu_id()?);
     guest::evict(pid)?;
-    let restored =
-        watch.wait_for("process_restored", |record| record.kind == "process_restored" && record.is_of(pid))?;
+    let restored = watch.wait_for("process_restored", |record| {
+        record.kind == "process_restored" && record.is_of(pid)
+    })?;
     load.stop()?;
     watch.wait_for_exit_of(pid)?;
     let seen = watch.stop_lossless()?;
-    let evicted = *seen.of("process_evicted", pid).first().context("no process_evicted")?;
+    let evicted = *seen
+        .of("process_evicted", pid)
+        .first()
+        .context("no process_evicted")?;
     ensure_eq!(evicted.text("reason")?, "ttm", "reason");
     ensure_eq!(evicted.number("gpu_id")?, gpu_id, "gpu_id");
     anyhow::ensure!(evicted.number("total_ns")? > 0, "total_ns is 0");
@@ -87,8 +142,14 @@ fn eviction() -> anyhow::Result<()> {
         evicted_ns <= between_ns + evicted.number("total_ns")?,
         "evicted_ns {evicted_ns} exceeds the time between the records"
     );
-    anyhow::ensure!(!with_cause(&seen, "evict", pid).is_empty(), "no runlist record with cause evict");
-    anyhow::ensure!(!with_cause(&seen, "restore", pid).is_empty(), "no runlist record with cause restore");
+    anyhow::ensure!(
+        !with_cause(&seen, "evict", pid).is_empty(),
+        "no runlist record with cause evict"
+    );
+    anyhow::ensure!(
+        !with_cause(&seen, "restore", pid).is_empty(),
+        "no runlist record with cause restore"
+    );
     Ok(())
 }
 
@@ -98,7 +159,11 @@ fn debugger() -> anyhow::Result<()> {
     let pid = load.pid();
     let lines = load::run(&["suspend", "--pid", &pid.to_string(), "--ms", "50"])?;
     let count = |kind: &str| -> anyhow::Result<u64> {
-        lines.iter().find(|line| line.kind == kind).with_context(|| format!("no {kind} line"))?.number("count")
+        lines
+            .iter()
+            .find(|line| line.kind == kind)
+            .with_context(|| format!("no {kind} line"))?
+            .number("count")
     };
     let (suspended, resumed) = (count("suspended")?, count("resumed")?);
     ensure_eq!(suspended, 3, "queues that the driver suspended");
@@ -113,9 +178,18 @@ fn debugger() -> anyhow::Result<()> {
     let resumes = seen.of("queues_resumed", pid);
     let first = resumes.first().context("no queues_resumed")?;
     ensure_eq!(first.number("count")?, resumed, "count");
-    anyhow::ensure!(!with_cause(&seen, "suspend", pid).is_empty(), "no runlist record with cause suspend");
-    anyhow::ensure!(!with_cause(&seen, "resume", pid).is_empty(), "no runlist record with cause resume");
-    anyhow::ensure!(!with_cause(&seen, "debug_trap", pid).is_empty(), "no runlist record with cause debug_trap");
+    anyhow::ensure!(
+        !with_cause(&seen, "suspend", pid).is_empty(),
+        "no runlist record with cause suspend"
+    );
+    anyhow::ensure!(
+        !with_cause(&seen, "resume", pid).is_empty(),
+        "no runlist record with cause resume"
+    );
+    anyhow::ensure!(
+        !with_cause(&seen, "debug_trap", pid).is_empty(),
+        "no runlist record with cause debug_trap"
+    );
     Ok(())
 }
 
@@ -123,15 +197,41 @@ fn checkpoint() -> anyhow::Result<()> {
     let watch = Watch::start(&[])?;
     let load = Load::start(&["--profile", "simple"])?;
     let pid = load.pid();
-    load::run(&["criu-pause", "--pid", &pid.to_string(), "--ms", "50"])?;
+    let lines = load::run(&["criu-pause", "--pid", &pid.to_string(), "--ms", "50"])?;
+    anyhow::ensure!(
+        lines.iter().any(|line| line.kind == "unpaused"),
+        "the process was not unpaused"
+    );
     load.stop()?;
     watch.wait_for_exit_of(pid)?;
     let seen = watch.stop_lossless()?;
-    let evicted = *seen.of("process_evicted", pid).first().context("no process_evicted")?;
+    let evicted = *seen
+        .of("process_evicted", pid)
+        .first()
+        .context("no process_evicted")?;
     ensure_eq!(evicted.text("reason")?, "criu_checkpoint", "reason");
-    let restored = *seen.of("process_restored", pid).first().context("no process_restored")?;
-    anyhow::ensure!(restored.number("evicted_ns")? >= 50_000_000, "paused for 50 ms, not {}", restored.data);
-    anyhow::ensure!(!with_cause(&seen, "criu", pid).is_empty(), "no runlist record with cause criu");
+    ensure_eq!(evicted.text("actor_comm")?, "kfd-load", "who did it");
+    anyhow::ensure!(
+        evicted.number("actor_pid")? != u64::from(pid),
+        "the process paused itself: {}",
+        evicted.data
+    );
+    let restored = *seen
+        .of("process_restored", pid)
+        .first()
+        .context("no process_restored")?;
+    anyhow::ensure!(
+        restored.number("evicted_ns")? >= 50_000_000,
+        "paused for 50 ms, not {}",
+        restored.data
+    );
+    // The runlist changed because of the eviction; that the eviction is a checkpoint is its reason.
+    for cause in ["evict", "restore"] {
+        anyhow::ensure!(
+            !with_cause(&seen, cause, pid).is_empty(),
+            "no runlist record with cause {cause}"
+        );
+    }
     Ok(())
 }
 
@@ -152,6 +252,10 @@ fn mapped_counts() -> anyhow::Result<()> {
         .filter(|record| record.kind == "runlist_mapped")
         .map(|record| Ok((record.number("queues")?, record.number("processes")?)))
         .collect::<anyhow::Result<_>>()?;
-    ensure_eq!(counts, [(5, 2), (6, 2)], "(queues, processes) of the runlists");
+    ensure_eq!(
+        counts,
+        [(5, 2), (6, 2)],
+        "(queues, processes) of the runlists"
+    );
     Ok(())
 }

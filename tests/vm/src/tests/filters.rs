@@ -30,7 +30,11 @@ fn pid() -> anyhow::Result<()> {
     watch.wait_for_exit_of(pid)?;
     all.stop_lossless()?;
     let seen = watch.stop_lossless()?;
-    for record in seen.records.iter().filter(|record| !FRAME.contains(&record.kind.as_str())) {
+    for record in seen
+        .records
+        .iter()
+        .filter(|record| !FRAME.contains(&record.kind.as_str()))
+    {
         let cause_pid = record.try_number("cause_pid");
         anyhow::ensure!(
             record.is_of(pid) || cause_pid == Some(u64::from(pid)),
@@ -39,7 +43,11 @@ fn pid() -> anyhow::Result<()> {
             record.data
         );
     }
-    ensure_eq!(seen.of("queue_destroyed", pid).len(), 2, "queue_destroyed records");
+    ensure_eq!(
+        seen.of("queue_destroyed", pid).len(),
+        2,
+        "queue_destroyed records"
+    );
     Ok(())
 }
 
@@ -56,7 +64,11 @@ fn kind() -> anyhow::Result<()> {
         .map(|record| record.kind.as_str())
         .filter(|kind| !FRAME.contains(kind))
         .collect();
-    ensure_eq!(kinds, ["queue_created", "queue_created", "process_exited"], "kinds");
+    ensure_eq!(
+        kinds,
+        ["queue_created", "queue_created", "process_exited"],
+        "kinds"
+    );
     let filtered = seen.summary.number("filtered")?;
     anyhow::ensure!(filtered > 0, "nothing was left out");
     Ok(())
@@ -72,7 +84,8 @@ fn gpu() -> anyhow::Result<()> {
     let all = Watch::start(&[])?;
     load.stop()?;
     all.wait_for_exit_of(pid)?;
-    let destroyed = |record: &crate::record::Record| record.kind == "queue_destroyed" && record.is_of(pid);
+    let destroyed =
+        |record: &crate::record::Record| record.kind == "queue_destroyed" && record.is_of(pid);
     this.wait_for_count("queue_destroyed", 2, destroyed)?;
     hexadecimal.wait_for_count("queue_destroyed", 2, destroyed)?;
     all.stop_lossless()?;
@@ -85,7 +98,11 @@ fn gpu() -> anyhow::Result<()> {
         .map(|record| record.kind.as_str())
         .filter(|kind| !FRAME.contains(kind))
         .collect();
-    ensure_eq!(events, Vec::<&str>::new(), "events on a GPU that is not there");
+    ensure_eq!(
+        events,
+        Vec::<&str>::new(),
+        "events on a GPU that is not there"
+    );
     Ok(())
 }
 
@@ -93,7 +110,11 @@ fn count() -> anyhow::Result<()> {
     let watch = Watch::start(&["--kind", "queue_rejected", "--count", "2"])?;
     load::run(&["reject", "--count", "5"])?;
     let seen = watch.finish(0)?;
-    ensure_eq!(seen.kind("queue_rejected").len(), 2, "queue_rejected records");
+    ensure_eq!(
+        seen.kind("queue_rejected").len(),
+        2,
+        "queue_rejected records"
+    );
     ensure_eq!(seen.summary.text("end")?, "count", "end");
     Ok(())
 }

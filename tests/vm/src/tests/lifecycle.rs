@@ -14,7 +14,11 @@ use crate::watch::Watch;
 pub(super) const TESTS: List = &[
     (&["basic"], "kill_9_ends_every_queue", kill_9),
     (&["basic"], "abort_ends_every_queue", abort),
-    (&["basic"], "exit_without_destroying", exit_without_destroying),
+    (
+        &["basic"],
+        "exit_without_destroying",
+        exit_without_destroying,
+    ),
     (&["basic"], "exec_ends_every_queue", exec),
     (&["basic"], "eight_processes_at_once", eight_processes),
     (&["basic"], "oversubscription_is_told", oversubscription),
@@ -37,7 +41,11 @@ fn ends(end: impl FnOnce(&mut Load) -> anyhow::Result<()>) -> anyhow::Result<()>
     let exited_ns = seen.of("process_exited", pid)[0].number("ts_ns")?;
     for record in seen.of("queue_destroyed", pid) {
         ensure_eq!(record.text("cause")?, "process_exit", "cause");
-        anyhow::ensure!(record.number("ts_ns")? >= exited_ns, "a queue went before its process: {}", record.data);
+        anyhow::ensure!(
+            record.number("ts_ns")? >= exited_ns,
+            "a queue went before its process: {}",
+            record.data
+        );
     }
     guest::wait_for_no_process()
 }
@@ -59,11 +67,17 @@ fn exec() -> anyhow::Result<()> {
     let lines = load::run(&["exec", "--profile", "model", "--", "true"])?;
     let pid = u32::try_from(lines[0].number("pid")?)?;
     let queues = lines[0].list("queues")?.len();
-    watch.wait_for_count("queue_destroyed", queues, |record| record.kind == "queue_destroyed" && record.is_of(pid))?;
+    watch.wait_for_count("queue_destroyed", queues, |record| {
+        record.kind == "queue_destroyed" && record.is_of(pid)
+    })?;
     watch.wait_for_exit_of(pid)?;
     let seen = watch.stop_lossless()?;
     check::every_queue_is_destroyed(&seen, pid)?;
-    ensure_eq!(seen.of("process_exited", pid).len(), 1, "process_exited records");
+    ensure_eq!(
+        seen.of("process_exited", pid).len(),
+        1,
+        "process_exited records"
+    );
     Ok(())
 }
 
@@ -81,7 +95,11 @@ fn eight_processes() -> anyhow::Result<()> {
     }
     let seen = watch.stop_lossless()?;
     for pid in pids {
-        ensure_eq!(seen.of("queue_created", pid).len(), 2, "queue_created records of {pid}");
+        ensure_eq!(
+            seen.of("queue_created", pid).len(),
+            2,
+            "queue_created records of {pid}"
+        );
         check::every_queue_is_destroyed(&seen, pid)?;
     }
     Ok(())
@@ -97,9 +115,18 @@ fn oversubscription() -> anyhow::Result<()> {
     let seen = watch.stop_lossless()?;
     for record in seen.kind("runlist_mapped") {
         let over = record.number("cp_queues")? > 24;
-        ensure_eq!(record.data["oversubscribed"].as_bool(), Some(over), "oversubscribed in {}", record.data);
+        ensure_eq!(
+            record.data["oversubscribed"].as_bool(),
+            Some(over),
+            "oversubscribed in {}",
+            record.data
+        );
     }
-    let most = seen.kind("runlist_mapped").iter().filter_map(|record| record.try_number("queues")).max();
+    let most = seen
+        .kind("runlist_mapped")
+        .iter()
+        .filter_map(|record| record.try_number("queues"))
+        .max();
     ensure_eq!(most, Some(30), "queues of the longest runlist");
     Ok(())
 }

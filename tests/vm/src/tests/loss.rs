@@ -30,7 +30,10 @@ fn full_ring() -> anyhow::Result<()> {
     ensure_eq!(told, lost, "sum of the lost records");
     // Each rejection is one record and nothing else was going on but the process itself.
     let shown = seen.kind("queue_rejected").len() as u64;
-    anyhow::ensure!(shown < rejected, "all {rejected} rejections were shown and {lost} records lost");
+    anyhow::ensure!(
+        shown < rejected,
+        "all {rejected} rejections were shown and {lost} records lost"
+    );
     let missing = rejected - shown;
     anyhow::ensure!(
         (missing..=missing + 2).contains(&lost),

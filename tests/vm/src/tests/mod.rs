@@ -43,14 +43,22 @@ pub(crate) fn all() -> Vec<Test> {
     let mut tests = Vec::new();
     for list in lists {
         for (groups, name, run) in list {
-            tests.extend(groups.iter().map(|group| Test { group, name, run: *run }));
+            tests.extend(groups.iter().map(|group| Test {
+                group,
+                name,
+                run: *run,
+            }));
         }
     }
     tests
 }
 
 /// A list of tests: the groups that a test belongs to, its name, its function.
-type List = &'static [(&'static [&'static str], &'static str, fn() -> anyhow::Result<()>)];
+type List = &'static [(
+    &'static [&'static str],
+    &'static str,
+    fn() -> anyhow::Result<()>,
+)];
 
 #[cfg(test)]
 mod unit {
@@ -80,7 +88,11 @@ mod unit {
     #[test]
     fn every_group_has_a_guest_and_every_guest_has_tests() {
         let groups: Groups = toml::from_str(include_str!("../../groups.toml")).unwrap();
-        let configured: BTreeSet<&str> = groups.group.iter().map(|group| group.name.as_str()).collect();
+        let configured: BTreeSet<&str> = groups
+            .group
+            .iter()
+            .map(|group| group.name.as_str())
+            .collect();
         let tests = super::all();
         let used: BTreeSet<&str> = tests.iter().map(|test| test.group).collect();
         assert_eq!(configured, used);

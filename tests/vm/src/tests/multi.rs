@@ -20,7 +20,10 @@ pub(super) const TESTS: List = &[
 const GPUS: usize = 2;
 
 fn gpu_ids(load: &Load) -> anyhow::Result<Vec<u64>> {
-    load.created().iter().map(|line| line.number("gpu_id")).collect()
+    load.created()
+        .iter()
+        .map(|line| line.number("gpu_id"))
+        .collect()
 }
 
 fn startup() -> anyhow::Result<()> {
@@ -52,11 +55,19 @@ fn per_gpu() -> anyhow::Result<()> {
     check::every_queue_is_destroyed(&seen, pid)?;
     for id in ids {
         for kind in ["queue_created", "queue_destroyed"] {
-            let here = seen.of(kind, pid).into_iter().filter(|record| record.try_number("gpu_id") == Some(id)).count();
+            let here = seen
+                .of(kind, pid)
+                .into_iter()
+                .filter(|record| record.try_number("gpu_id") == Some(id))
+                .count();
             ensure_eq!(here, 3, "{kind} records on GPU {id}");
         }
         for kind in ["runlist_unmapped", "runlist_mapped"] {
-            let here = seen.kind(kind).into_iter().filter(|record| record.try_number("gpu_id") == Some(id)).count();
+            let here = seen
+                .kind(kind)
+                .into_iter()
+                .filter(|record| record.try_number("gpu_id") == Some(id))
+                .count();
             anyhow::ensure!(here > 0, "no {kind} on GPU {id}");
         }
     }
@@ -95,7 +106,9 @@ fn filter() -> anyhow::Result<()> {
     let id = gpu_ids(&load)?[1];
     let watch = Watch::start(&["--gpu", &id.to_string()])?;
     load.stop()?;
-    watch.wait_for_count("queue_destroyed", 2, |record| record.kind == "queue_destroyed" && record.is_of(pid))?;
+    watch.wait_for_count("queue_destroyed", 2, |record| {
+        record.kind == "queue_destroyed" && record.is_of(pid)
+    })?;
     let seen = watch.stop_lossless()?;
     for record in &seen.records {
         if record.kind == "startup" || record.kind == "summary" {
@@ -112,13 +125,19 @@ fn eviction() -> anyhow::Result<()> {
     let pid = load.pid();
     let ids = gpu_ids(&load)?;
     guest::evict(pid)?;
-    watch.wait_for_count("process_restored", GPUS, |record| record.kind == "process_restored" && record.is_of(pid))?;
+    watch.wait_for_count("process_restored", GPUS, |record| {
+        record.kind == "process_restored" && record.is_of(pid)
+    })?;
     load.stop()?;
     watch.wait_for_exit_of(pid)?;
     let seen = watch.stop_lossless()?;
     for id in ids {
         for kind in ["process_evicted", "process_restored"] {
-            let here = seen.of(kind, pid).into_iter().filter(|record| record.try_number("gpu_id") == Some(id)).count();
+            let here = seen
+                .of(kind, pid)
+                .into_iter()
+                .filter(|record| record.try_number("gpu_id") == Some(id))
+                .count();
             ensure_eq!(here, 1, "{kind} records on GPU {id}");
         }
     }

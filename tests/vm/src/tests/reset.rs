@@ -24,16 +24,23 @@ fn hang() -> anyhow::Result<()> {
     {
         let _hang = Parameter::set("sim_hang", "1")?;
         load.send("update 0 0")?;
-        watch.wait_for("the hang", |record| record.kind == "gpu_reset" && record.data["phase"] == "hang")?;
+        watch.wait_for("the hang", |record| {
+            record.kind == "gpu_reset" && record.data["phase"] == "hang"
+        })?;
     }
-    watch.wait_for("the end of the reset", |record| record.kind == "gpu_reset" && record.data["phase"] == "post")?;
+    watch.wait_for("the end of the reset", |record| {
+        record.kind == "gpu_reset" && record.data["phase"] == "post"
+    })?;
     load.signal(Signal::SIGKILL)?;
     load.wait_exit()?;
     watch.wait_for_exit_of(pid)?;
     guest::wait_for_no_process()?;
     let seen = watch.stop_lossless()?;
     let resets = seen.kind("gpu_reset");
-    let phases: Vec<&str> = resets.iter().filter_map(|record| record.data["phase"].as_str()).collect();
+    let phases: Vec<&str> = resets
+        .iter()
+        .filter_map(|record| record.data["phase"].as_str())
+        .collect();
     ensure_eq!(phases, ["hang", "pre", "post"], "phases");
     for record in &resets {
         ensure_eq!(record.number("gpu_id")?, gpu_id, "gpu_id of gpu_reset");
@@ -44,10 +51,21 @@ fn hang() -> anyhow::Result<()> {
         .filter(|record| record.data["status"].as_i64() == Some(ETIME))
         .collect();
     ensure_eq!(failed.len(), 1, "unmaps that timed out");
-    ensure_eq!(failed[0].text("cause")?, "update_queue", "cause of the unmap that timed out");
-    ensure_eq!(failed[0].number("cause_pid")?, u64::from(pid), "cause_pid of the unmap that timed out");
+    ensure_eq!(
+        failed[0].text("cause")?,
+        "update_queue",
+        "cause of the unmap that timed out"
+    );
+    ensure_eq!(
+        failed[0].number("cause_pid")?,
+        u64::from(pid),
+        "cause_pid of the unmap that timed out"
+    );
     let fence_ns = failed[0].number("fence_ns")?;
-    anyhow::ensure!(fence_ns >= TIMEOUT_NS, "gave up after {fence_ns} ns, not {TIMEOUT_NS}");
+    anyhow::ensure!(
+        fence_ns >= TIMEOUT_NS,
+        "gave up after {fence_ns} ns, not {TIMEOUT_NS}"
+    );
     Ok(())
 }
 
@@ -58,7 +76,11 @@ fn afterwards() -> anyhow::Result<()> {
     load.stop()?;
     watch.wait_for_exit_of(pid)?;
     let seen = watch.stop_lossless()?;
-    ensure_eq!(seen.of("queue_created", pid).len(), 3, "queue_created records");
+    ensure_eq!(
+        seen.of("queue_created", pid).len(),
+        3,
+        "queue_created records"
+    );
     ensure_eq!(seen.kind("gpu_reset").len(), 0, "resets");
     for record in seen.kind("runlist_unmapped") {
         ensure_eq!(record.signed("status")?, 0, "status of an unmap");

@@ -20,7 +20,11 @@ pub(super) const TESTS: List = &[
     (ALL, "a_load_without_gpu_says_so", load_without_gpu),
     (ALL, "doctor_knows_this_driver", doctor_knows),
     (&["stock-6.1"], "what_6_1_lacks_is_named", missing_on_6_1),
-    (&["stock-6.12", "stock-7.3"], "debugger_probes_attach", debugger_probes),
+    (
+        &["stock-6.12", "stock-7.3"],
+        "debugger_probes_attach",
+        debugger_probes,
+    ),
 ];
 
 fn probes(startup: &Record) -> anyhow::Result<Vec<Record>> {
@@ -48,12 +52,26 @@ fn probes_attach() -> anyhow::Result<()> {
             let plain = symbol.split('.').next().unwrap_or_default();
             anyhow::ensure!(!plain.is_empty(), "{name} is attached to no symbol");
         } else {
-            anyhow::ensure!(probe.data["required"] == false, "{name} is required and not attached: {}", probe.data);
-            anyhow::ensure!(!probe.text("reason")?.is_empty(), "{name} is not attached without a reason");
-            anyhow::ensure!(!probe.text("lost_without")?.is_empty(), "{name}: what is lost is not said");
+            anyhow::ensure!(
+                probe.data["required"] == false,
+                "{name} is required and not attached: {}",
+                probe.data
+            );
+            anyhow::ensure!(
+                !probe.text("reason")?.is_empty(),
+                "{name} is not attached without a reason"
+            );
+            anyhow::ensure!(
+                !probe.text("lost_without")?.is_empty(),
+                "{name}: what is lost is not said"
+            );
         }
     }
-    ensure_eq!(startup.number("probes_attached")?, attached, "probes_attached");
+    ensure_eq!(
+        startup.number("probes_attached")?,
+        attached,
+        "probes_attached"
+    );
     anyhow::ensure!(attached >= 10, "only {attached} probes are attached");
     ensure_eq!(startup.list("gpus")?.len(), 0, "GPUs");
     guest::check_kernel_log()
@@ -73,12 +91,18 @@ fn rejected() -> anyhow::Result<()> {
         ensure_eq!(record.text("errno")?, errno, "errno");
         anyhow::ensure!(record.number("total_ns")? > 0, "total_ns is 0");
     }
-    ensure_eq!(seen.of("process_attached", pid).len(), 1, "process_attached records");
+    ensure_eq!(
+        seen.of("process_attached", pid).len(),
+        1,
+        "process_attached records"
+    );
     Ok(())
 }
 
 fn load_without_gpu() -> anyhow::Result<()> {
-    let output = Command::new("kfd-load").output().context("start kfd-load")?;
+    let output = Command::new("kfd-load")
+        .output()
+        .context("start kfd-load")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure_eq!(shell_code(output.status), 69, "exit code; stderr: {errors}");
     anyhow::ensure!(errors.contains("no GPU"), "it does not say why: {errors}");
@@ -88,7 +112,19 @@ fn load_without_gpu() -> anyhow::Result<()> {
 fn doctor_knows() -> anyhow::Result<()> {
     let (records, output) = doctor::examine(&mut Command::new("gpreempt"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(!records.is_empty(), "doctor printed nothing; stderr: {errors}");
+    ensure_eq!(shell_code(output.status), 0, "exit code; stderr: {errors}");
+    doctor::can_watch(&records)?;
+    ensure_eq!(
+        doctor::check(&records, "driver")?.text("status")?,
+        "ok",
+        "driver"
+    );
+    // There is none, and that is no reason not to watch.
+    ensure_eq!(
+        doctor::check(&records, "gpus")?.text("status")?,
+        "warn",
+        "gpus"
+    );
     Ok(())
 }
 
@@ -102,7 +138,11 @@ fn find<'a>(probes: &'a [Record], function: &str) -> anyhow::Result<&'a Record> 
 fn missing_on_6_1() -> anyhow::Result<()> {
     let probes = probes(&startup()?)?;
     for function in ["suspend_queues", "resume_queues"] {
-        ensure_eq!(find(&probes, function)?.data["attached"].as_bool(), Some(false), "{function} attached");
+        ensure_eq!(
+            find(&probes, function)?.data["attached"].as_bool(),
+            Some(false),
+            "{function} attached"
+        );
     }
     Ok(())
 }
@@ -110,7 +150,11 @@ fn missing_on_6_1() -> anyhow::Result<()> {
 fn debugger_probes() -> anyhow::Result<()> {
     let probes = probes(&startup()?)?;
     for function in ["suspend_queues", "resume_queues"] {
-        ensure_eq!(find(&probes, function)?.data["attached"].as_bool(), Some(true), "{function} attached");
+        ensure_eq!(
+            find(&probes, function)?.data["attached"].as_bool(),
+            Some(true),
+            "{function} attached"
+        );
     }
     Ok(())
 }

@@ -9,7 +9,11 @@ use crate::watch::Watch;
 
 pub(super) const TESTS: List = &[
     (&["basic"], "durations_nest", durations_nest),
-    (&["basic"], "unmap_time_follows_the_hardware", unmap_time_follows_the_hardware),
+    (
+        &["basic"],
+        "unmap_time_follows_the_hardware",
+        unmap_time_follows_the_hardware,
+    ),
 ];
 
 fn durations_nest() -> anyhow::Result<()> {
@@ -28,9 +32,21 @@ fn durations_nest() -> anyhow::Result<()> {
     anyhow::ensure!(!unmaps.is_empty(), "no runlist_unmapped");
     for unmap in &unmaps {
         let (fence_ns, total_ns) = (unmap.number("fence_ns")?, unmap.number("total_ns")?);
-        anyhow::ensure!(unmap.signed("status")? == 0, "an unmap failed: {}", unmap.data);
-        anyhow::ensure!(fence_ns > 0, "an unmap that waited for no fence: {}", unmap.data);
-        anyhow::ensure!(fence_ns <= total_ns, "fence_ns exceeds total_ns: {}", unmap.data);
+        anyhow::ensure!(
+            unmap.signed("status")? == 0,
+            "an unmap failed: {}",
+            unmap.data
+        );
+        anyhow::ensure!(
+            fence_ns > 0,
+            "an unmap that waited for no fence: {}",
+            unmap.data
+        );
+        anyhow::ensure!(
+            fence_ns <= total_ns,
+            "fence_ns exceeds total_ns: {}",
+            unmap.data
+        );
     }
     let maps = seen.kind("runlist_mapped");
     anyhow::ensure!(!maps.is_empty(), "no runlist_mapped");
@@ -48,8 +64,15 @@ fn durations_nest() -> anyhow::Result<()> {
                 parts_ns += record.number("total_ns")?;
             }
             let total_ns = operation.number("total_ns")?;
-            anyhow::ensure!(parts_ns <= total_ns, "{kind} took {total_ns} ns, its unmaps and maps {parts_ns} ns");
-            with_unmap += usize::from(inside.iter().any(|record| record.kind == "runlist_unmapped"));
+            anyhow::ensure!(
+                parts_ns <= total_ns,
+                "{kind} took {total_ns} ns, its unmaps and maps {parts_ns} ns"
+            );
+            with_unmap += usize::from(
+                inside
+                    .iter()
+                    .any(|record| record.kind == "runlist_unmapped"),
+            );
         }
     }
     anyhow::ensure!(with_unmap > 0, "no operation contains an unmap");
@@ -72,10 +95,15 @@ fn unmap_time_follows_the_hardware() -> anyhow::Result<()> {
     let seen = watch.stop_lossless()?;
     let update = seen.of("queue_updated", pid)[0];
     let inside = check::runlists_inside(&seen, update)?;
-    let unmap = inside.iter().find(|record| record.kind == "runlist_unmapped");
+    let unmap = inside
+        .iter()
+        .find(|record| record.kind == "runlist_unmapped");
     let fence_ns = unmap.map(|record| record.number("fence_ns")).transpose()?;
     // Two queues were mapped.
     let least_ns = 2 * UNMAP_US * 1000;
-    anyhow::ensure!(fence_ns.is_some_and(|ns| ns >= least_ns), "fence_ns {fence_ns:?}, the hardware took {least_ns}");
+    anyhow::ensure!(
+        fence_ns.is_some_and(|ns| ns >= least_ns),
+        "fence_ns {fence_ns:?}, the hardware took {least_ns}"
+    );
     Ok(())
 }

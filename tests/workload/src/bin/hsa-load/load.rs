@@ -15,7 +15,9 @@ use workload::pace::{Arrival, Pace};
 use workload::report::{histogram, print, Latency};
 use workload::{stop, worker};
 
-use crate::ffi::{Agent, DEVICE_TYPE_CPU, DEVICE_TYPE_GPU, GLOBAL_FLAG_COARSE_GRAINED, GLOBAL_FLAG_FINE_GRAINED};
+use crate::ffi::{
+    Agent, DEVICE_TYPE_CPU, DEVICE_TYPE_GPU, GLOBAL_FLAG_COARSE_GRAINED, GLOBAL_FLAG_FINE_GRAINED,
+};
 use crate::runtime::{Memory, OwnedQueue, OwnedSignal, Runtime};
 
 /// Bytes of one copy: large enough that the runtime uses a copy engine.
@@ -37,9 +39,28 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
-    Created { pid: u32, gpu_id: u32, agent: String, queues: Vec<Born>, kfd_queues: Vec<KfdQueue> },
-    Report { pid: u32, gpu_id: u32, requests: u64, copies: u64, latency_us: Latency },
-    Done { pid: u32, reason: &'static str, requests: u64, copies: u64, latency_us: Latency, kfd_queues: Vec<KfdQueue> },
+    Created {
+        pid: u32,
+        gpu_id: u32,
+        agent: String,
+        queues: Vec<Born>,
+        kfd_queues: Vec<KfdQueue>,
+    },
+    Report {
+        pid: u32,
+        gpu_id: u32,
+        requests: u64,
+        copies: u64,
+        latency_us: Latency,
+    },
+    Done {
+        pid: u32,
+        reason: &'static str,
+        requests: u64,
+        copies: u64,
+        latency_us: Latency,
+        kfd_queues: Vec<KfdQueue>,
+    },
 }
 
 #[derive(Debug, Serialize)]
@@ -86,12 +107,19 @@ struct Copies {
 pub(crate) fn run(plan: &Plan, library: &str) -> anyhow::Result<()> {
     let runtime = Runtime::start(library)?;
     let mut agents = runtime.agents(DEVICE_TYPE_GPU)?;
-    let cpu = *runtime.agents(DEVICE_TYPE_CPU)?.first().context("the runtime lists no CPU")?;
+    let cpu = *runtime
+        .agents(DEVICE_TYPE_CPU)?
+        .first()
+        .context("the runtime lists no CPU")?;
     if agents.is_empty() {
         return Err(Unavailable::NoGpu.into());
     }
     if plan.gpus > agents.len() {
-        return Err(Unavailable::TooFewGpus { wanted: plan.gpus, found: agents.len() }.into());
+        return Err(Unavailable::TooFewGpus {
+            wanted: plan.gpus,
+            found: agents.len(),
+        }
+        .into());
     }
     if plan.gpus > 0 {
         agents.truncate(plan.gpus);
@@ -110,7 +138,10 @@ pub(crate) fn run(plan: &Plan, library: &str) -> anyhow::Result<()> {
             break "signal";
         }
         let now = Instant::now();
-        if plan.duration.is_some_and(|duration| now >= started + duration) {
+        if plan
+            .duration
+            .is_some_and(|duration| now >= started + duration)
+        {
             break "time";
         }
         if pace.due(now).is_none() {
@@ -151,7 +182,11 @@ impl Gpu {
         let mut lanes = Vec::new();
         for _ in 0..queues {
             let queue = OwnedQueue::new(runtime, agent)?;
-            lanes.push(Lane { queue, signal: OwnedSignal::new(runtime)?, due: None });
+            lanes.push(Lane {
+                queue,
+                signal: OwnedSignal::new(runtime)?,
+                due: None,
+            });
         }
         print(&Line::Created {
             pid: std::process::id(),
@@ -175,7 +210,14 @@ impl Gpu {
             stamp: 0,
         };
         let recent = histogram()?;
-        Ok(Self { gpu_id, lanes, copies, requests: 0, copied: 0, recent })
+        Ok(Self {
+            gpu_id,
+            lanes,
+            copies,
+            requests: 0,
+            copied: 0,
+            recent,
+        })
     }
 
     /// One request on every queue: a barrier, then a dispatch that completes it.
@@ -212,14 +254,31 @@ impl Gpu {
         for (index, word) in copies.to_gpu.words().iter().enumerate() {
             word.store(copies.stamp << 32 | index as u64, Ordering::Relaxed);
         }
-        copies.back.words().iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        copies
+            .back
+            .words()
+            .iter()
+            .for_each(|word| word.store(0, Ordering::Relaxed));
         copies.on_gpu.start_copy(&copies.to_gpu, &copies.signal)?;
         wait(&copies.signal).context("copy to the GPU")?;
         copies.back.start_copy(&copies.on_gpu, &copies.signal)?;
         wait(&copies.signal).context("copy from the GPU")?;
-        for (index, (sent, arrived)) in copies.to_gpu.words().iter().zip(copies.back.words()).enumerate() {
-            let (sent, arrived) = (sent.load(Ordering::Relaxed), arrived.load(Ordering::Relaxed));
-            anyhow::ensure!(sent == arrived, "copy differs at byte {}: {sent:#x} sent, {arrived:#x} arrived", 8 * index);
+        for (index, (sent, arrived)) in copies
+            .to_gpu
+            .words()
+            .iter()
+            .zip(copies.back.words())
+            .enumerate()
+        {
+            let (sent, arrived) = (
+                sent.load(Ordering::Relaxed),
+                arrived.load(Ordering::Relaxed),
+            );
+            anyhow::ensure!(
+                sent == arrived,
+                "copy differs at byte {}: {sent:#x} sent, {arrived:#x} arrived",
+                8 * index
+            );
         }
         self.copied += 2;
         Ok(())
@@ -242,7 +301,10 @@ impl Gpu {
 fn wait(signal: &OwnedSignal) -> anyhow::Result<()> {
     let started = Instant::now();
     while !signal.wait(Duration::from_millis(100)) {
-        anyhow::ensure!(started.elapsed() < DEADLINE, "no completion within {DEADLINE:?}");
+        anyhow::ensure!(
+            started.elapsed() < DEADLINE,
+            "no completion within {DEADLINE:?}"
+        );
     }
     Ok(())
 }
@@ -251,19 +313,34 @@ fn wait(signal: &OwnedSignal) -> anyhow::Result<()> {
 fn kfd_queues() -> anyhow::Result<Vec<KfdQueue>> {
     let folder = format!("/sys/class/kfd/kfd/proc/{}/queues", std::process::id());
     let mut queues = Vec::new();
-    let Ok(entries) = fs::read_dir(&folder) else { return Ok(queues) };
+    let Ok(entries) = fs::read_dir(&folder) else {
+        return Ok(queues);
+    };
     for entry in entries {
         let entry = entry.with_context(|| format!("read {folder}"))?;
         let number = |file: &str| -> anyhow::Result<u64> {
             let path = entry.path().join(file);
-            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-            text.trim().parse().with_context(|| format!("{}: {text:?}", path.display()))
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            text.trim()
+                .parse()
+                .with_context(|| format!("{}: {text:?}", path.display()))
         };
-        let Some(queue_id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(queue_id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         queues.push(KfdQueue {
             queue_id,
             gpu_id: u32::try_from(number("gpuid")?).context("gpuid")?,
-            engine: if number("type")? == 0 { "compute" } else { "sdma" },
+            engine: if number("type")? == 0 {
+                "compute"
+            } else {
+                "sdma"
+            },
             ring_bytes: number("size")?,
         });
     }

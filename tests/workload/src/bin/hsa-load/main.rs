@@ -55,7 +55,9 @@ fn main() -> ExitCode {
         duration: cli.seconds.map(Duration::from_secs_f64),
         report_every: Duration::from_millis(cli.report_ms),
     };
-    let outcome = stop::catch_signals().map_err(anyhow::Error::from).and_then(|()| load::run(&plan, &cli.library));
+    let outcome = stop::catch_signals()
+        .map_err(anyhow::Error::from)
+        .and_then(|()| load::run(&plan, &cli.library));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -46,13 +46,17 @@ impl Runtime {
     /// [`Unavailable`] if there is no library or the runtime finds no driver.
     pub(crate) fn start(library: &str) -> anyhow::Result<Rc<Self>> {
         let functions = Functions::load(library).map_err(|error| {
-            Unavailable::NoRuntime(format!("cannot load {library}: {error}; install libhsa-runtime64-1 or ROCm"))
+            Unavailable::NoRuntime(format!(
+                "cannot load {library}: {error}; install libhsa-runtime64-1 or ROCm"
+            ))
         })?;
         let runtime = Self { functions };
         if let Err(error) = call!(runtime, hsa_init()) {
             // Nothing to shut down.
             std::mem::forget(runtime);
-            return Err(Unavailable::NoRuntime(format!("{error}; is the amdgpu driver loaded?")).into());
+            return Err(
+                Unavailable::NoRuntime(format!("{error}; is the amdgpu driver loaded?")).into(),
+            );
         }
         Ok(Rc::new(runtime))
     }
@@ -68,9 +72,15 @@ impl Runtime {
             "unknown status".to_owned()
         } else {
             // SAFETY: the runtime's static string, NUL-terminated.
-            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+            unsafe { CStr::from_ptr(text) }
+                .to_string_lossy()
+                .into_owned()
         };
-        Err(HsaError { call, message, status })
+        Err(HsaError {
+            call,
+            message,
+            status,
+        })
     }
 
     /// All agents of a device type.
@@ -81,11 +91,21 @@ impl Runtime {
             SUCCESS
         }
         let mut all: Vec<Agent> = Vec::new();
-        call!(self, hsa_iterate_agents(collect, std::ptr::from_mut(&mut all).cast()))?;
+        call!(
+            self,
+            hsa_iterate_agents(collect, std::ptr::from_mut(&mut all).cast())
+        )?;
         let mut matching = Vec::new();
         for agent in all {
             let mut kind = u32::MAX;
-            call!(self, hsa_agent_get_info(agent, AGENT_INFO_DEVICE, std::ptr::from_mut(&mut kind).cast()))?;
+            call!(
+                self,
+                hsa_agent_get_info(
+                    agent,
+                    AGENT_INFO_DEVICE,
+                    std::ptr::from_mut(&mut kind).cast()
+                )
+            )?;
             if kind == device_type {
                 matching.push(agent);
             }
@@ -97,15 +117,28 @@ impl Runtime {
     pub(crate) fn name(&self, agent: Agent) -> Result<String, HsaError> {
         // The attribute is char[64].
         let mut name = [0_u8; 65];
-        call!(self, hsa_agent_get_info(agent, AGENT_INFO_NAME, name.as_mut_ptr().cast()))?;
-        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        call!(
+            self,
+            hsa_agent_get_info(agent, AGENT_INFO_NAME, name.as_mut_ptr().cast())
+        )?;
+        let end = name
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(name.len());
         Ok(String::from_utf8_lossy(&name[..end]).into_owned())
     }
 
     /// KFD's id of a GPU agent.
     pub(crate) fn gpu_id(&self, agent: Agent) -> Result<u32, HsaError> {
         let mut id = 0_u32;
-        call!(self, hsa_agent_get_info(agent, AGENT_INFO_DRIVER_UID, std::ptr::from_mut(&mut id).cast()))?;
+        call!(
+            self,
+            hsa_agent_get_info(
+                agent,
+                AGENT_INFO_DRIVER_UID,
+                std::ptr::from_mut(&mut id).cast()
+            )
+        )?;
         Ok(id)
     }
 
@@ -116,7 +149,14 @@ impl Runtime {
             SUCCESS
         }
         let mut pools: Vec<Pool> = Vec::new();
-        call!(self, hsa_amd_agent_iterate_memory_pools(agent, collect, std::ptr::from_mut(&mut pools).cast()))?;
+        call!(
+            self,
+            hsa_amd_agent_iterate_memory_pools(
+                agent,
+                collect,
+                std::ptr::from_mut(&mut pools).cast()
+            )
+        )?;
         Ok(pools)
     }
 
@@ -124,13 +164,30 @@ impl Runtime {
     pub(crate) fn pool(&self, agent: Agent, flags: u32) -> anyhow::Result<Pool> {
         for pool in self.pools(agent)? {
             let (mut segment, mut allowed, mut found) = (u32::MAX, 0_u8, 0_u32);
-            call!(self, hsa_amd_memory_pool_get_info(pool, POOL_INFO_SEGMENT, std::ptr::from_mut(&mut segment).cast()))?;
+            call!(
+                self,
+                hsa_amd_memory_pool_get_info(
+                    pool,
+                    POOL_INFO_SEGMENT,
+                    std::ptr::from_mut(&mut segment).cast()
+                )
+            )?;
             let at = std::ptr::from_mut(&mut allowed).cast();
-            call!(self, hsa_amd_memory_pool_get_info(pool, POOL_INFO_ALLOC_ALLOWED, at))?;
+            call!(
+                self,
+                hsa_amd_memory_pool_get_info(pool, POOL_INFO_ALLOC_ALLOWED, at)
+            )?;
             if segment != SEGMENT_GLOBAL || allowed == 0 {
                 continue;
             }
-            call!(self, hsa_amd_memory_pool_get_info(pool, POOL_INFO_GLOBAL_FLAGS, std::ptr::from_mut(&mut found).cast()))?;
+            call!(
+                self,
+                hsa_amd_memory_pool_get_info(
+                    pool,
+                    POOL_INFO_GLOBAL_FLAGS,
+                    std::ptr::from_mut(&mut found).cast()
+                )
+            )?;
             if found & flags != 0 {
                 return Ok(pool);
             }
@@ -156,8 +213,14 @@ pub(crate) struct OwnedSignal {
 impl OwnedSignal {
     pub(crate) fn new(runtime: &Rc<Runtime>) -> Result<Self, HsaError> {
         let mut signal = Signal { handle: 0 };
-        call!(runtime, hsa_signal_create(0, 0, std::ptr::null(), &mut signal))?;
-        Ok(Self { runtime: Rc::clone(runtime), signal })
+        call!(
+            runtime,
+            hsa_signal_create(0, 0, std::ptr::null(), &mut signal)
+        )?;
+        Ok(Self {
+            runtime: Rc::clone(runtime),
+            signal,
+        })
     }
 
     /// Sets it to 1, so that one completion brings it to 0. Returns the handle that goes into a packet.
@@ -173,7 +236,15 @@ impl OwnedSignal {
         let hint = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         let functions = &self.runtime.functions;
         // SAFETY: the signal lives as long as self.
-        unsafe { (functions.hsa_signal_wait_scacquire)(self.signal, CONDITION_LT, 1, hint, WAIT_STATE_BLOCKED) < 1 }
+        unsafe {
+            (functions.hsa_signal_wait_scacquire)(
+                self.signal,
+                CONDITION_LT,
+                1,
+                hint,
+                WAIT_STATE_BLOCKED,
+            ) < 1
+        }
     }
 }
 
@@ -198,10 +269,23 @@ impl OwnedQueue {
         let no_data = std::ptr::null_mut();
         call!(
             runtime,
-            hsa_queue_create(agent, QUEUE_PACKETS, QUEUE_TYPE_MULTI, None, no_data, NO_HINT, NO_HINT, &mut queue)
+            hsa_queue_create(
+                agent,
+                QUEUE_PACKETS,
+                QUEUE_TYPE_MULTI,
+                None,
+                no_data,
+                NO_HINT,
+                NO_HINT,
+                &mut queue
+            )
         )?;
         let create_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(Self { runtime: Rc::clone(runtime), queue, create_ns })
+        Ok(Self {
+            runtime: Rc::clone(runtime),
+            queue,
+            create_ns,
+        })
     }
 
     fn header(&self) -> &Queue {
@@ -276,11 +360,22 @@ impl Memory {
     ) -> anyhow::Result<Self> {
         let pool = runtime.pool(agent, flags)?;
         let mut start = std::ptr::null_mut();
-        call!(runtime, hsa_amd_memory_pool_allocate(pool, bytes, 0, &mut start))?;
-        let memory = Self { runtime: Rc::clone(runtime), start, bytes, agent };
+        call!(
+            runtime,
+            hsa_amd_memory_pool_allocate(pool, bytes, 0, &mut start)
+        )?;
+        let memory = Self {
+            runtime: Rc::clone(runtime),
+            start,
+            bytes,
+            agent,
+        };
         if !others.is_empty() {
             let count = others.len() as u32;
-            call!(runtime, hsa_amd_agents_allow_access(count, others.as_ptr(), std::ptr::null(), start))?;
+            call!(
+                runtime,
+                hsa_amd_agents_allow_access(count, others.as_ptr(), std::ptr::null(), start)
+            )?;
         }
         Ok(memory)
     }
@@ -300,7 +395,14 @@ impl Memory {
         call!(
             self.runtime,
             hsa_amd_memory_async_copy(
-                self.start, to_agent, from.start, from_agent, bytes, 0, std::ptr::null(), done.signal
+                self.start,
+                to_agent,
+                from.start,
+                from_agent,
+                bytes,
+                0,
+                std::ptr::null(),
+                done.signal
             )
         )
     }

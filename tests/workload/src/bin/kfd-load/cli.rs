@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
-use workload::device::Device;
+use workload::device::{Device, Memory};
 use workload::profile::Profile;
 use workload::report::print;
 use workload::worker::Plan;
@@ -56,6 +56,9 @@ pub(crate) struct Load {
     /// Time between reports
     #[arg(long, default_value_t = 500)]
     pub(crate) report_ms: u64,
+    /// Keep queues in memory of the driver instead of this process's own pages
+    #[arg(long)]
+    pub(crate) gtt: bool,
     /// Take this name (`comm`): bytes in hexadecimal, to see what becomes of hostile ones
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     pub(crate) name_hex: Option<Name>,
@@ -156,6 +159,11 @@ impl Load {
             report_every: Duration::from_millis(self.report_ms),
             seed: self.seed,
             control: self.control,
+            memory: if self.gtt {
+                Memory::Driver
+            } else {
+                Memory::Own
+            },
         }
     }
 }
@@ -176,7 +184,7 @@ struct Info<'a> {
 
 /// Prints one line for each GPU.
 pub(crate) fn info() -> anyhow::Result<()> {
-    let device = Device::open(0)?;
+    let device = Device::open(0, Memory::Own)?;
     for gpu in &device.gpus {
         print(&Info {
             kind: "gpu",
@@ -212,7 +220,15 @@ mod tests {
 
     #[test]
     fn arguments_override_the_profile() {
-        let cli = Cli::parse_from(["kfd-load", "--profile", "llm-worker", "--queues", "3", "--rate", "0"]);
+        let cli = Cli::parse_from([
+            "kfd-load",
+            "--profile",
+            "llm-worker",
+            "--queues",
+            "3",
+            "--rate",
+            "0",
+        ]);
         let plan = cli.load.plan();
         assert_eq!((plan.shape.compute_queues, plan.shape.sdma_queues), (3, 2));
         assert_eq!(plan.shape.requests_per_second(plan.rate), 0.0);

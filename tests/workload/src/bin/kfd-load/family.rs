@@ -18,7 +18,10 @@ use crate::cli::Load;
 /// # Errors
 /// If a worker failed.
 pub(crate) fn run(load: &Load) -> anyhow::Result<()> {
-    anyhow::ensure!(!load.control, "--control steers one process: leave --processes away");
+    anyhow::ensure!(
+        !load.control,
+        "--control steers one process: leave --processes away"
+    );
     let mut workers = Vec::new();
     let mut readers = Vec::new();
     for index in 0..load.processes {
@@ -56,16 +59,25 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_millis(10));
     }
     for reader in readers {
-        reader.join().map_err(|_| anyhow::anyhow!("a reader of worker output panicked"))??;
+        reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("a reader of worker output panicked"))??;
     }
     match failed.first() {
         None => Ok(()),
-        Some((pid, status)) => anyhow::bail!("{} of {} workers failed, e.g. {pid}: {status}", failed.len(), load.processes),
+        Some((pid, status)) => anyhow::bail!(
+            "{} of {} workers failed, e.g. {pid}: {status}",
+            failed.len(),
+            load.processes
+        ),
     }
 }
 
 fn spawn(load: &Load, index: u32) -> anyhow::Result<Child> {
-    let profile = load.profile.to_possible_value().context("profile without a name")?;
+    let profile = load
+        .profile
+        .to_possible_value()
+        .context("profile without a name")?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["--profile", profile.get_name()]);
     let mut option = |name: &str, value: Option<String>| {
@@ -74,13 +86,25 @@ fn spawn(load: &Load, index: u32) -> anyhow::Result<Child> {
         }
     };
     option("--queues", load.queues.map(|value| value.to_string()));
-    option("--sdma-queues", load.sdma_queues.map(|value| value.to_string()));
+    option(
+        "--sdma-queues",
+        load.sdma_queues.map(|value| value.to_string()),
+    );
     option("--gpus", Some(load.gpus.to_string()));
     option("--rate", load.rate.map(|value| value.to_string()));
-    option("--dispatch-us", load.dispatch_us.map(|value| value.to_string()));
+    option(
+        "--dispatch-us",
+        load.dispatch_us.map(|value| value.to_string()),
+    );
     option("--seconds", load.seconds.map(|value| value.to_string()));
-    option("--seed", Some(load.seed.wrapping_add(1000 * u64::from(index)).to_string()));
+    option(
+        "--seed",
+        Some(load.seed.wrapping_add(1000 * u64::from(index)).to_string()),
+    );
     option("--report-ms", Some(load.report_ms.to_string()));
+    if load.gtt {
+        command.arg("--gtt");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     Ok(stop::die_with_parent(&mut command).spawn()?)
 }

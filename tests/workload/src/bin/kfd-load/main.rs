@@ -34,7 +34,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         None => load(&cli.load),
         Some(Verb::Info) => cli::info(),
         Some(Verb::Reject { count }) => bench::rejects("reject", count),
-        Some(Verb::Exec { keep_fd, after_ms, load, command }) => exec(&load, keep_fd, after_ms, &command),
+        Some(Verb::Exec {
+            keep_fd,
+            after_ms,
+            load,
+            command,
+        }) => exec(&load, keep_fd, after_ms, &command),
         Some(Verb::Suspend { pid, ms }) => tracer::suspend(pid, Duration::from_millis(ms)),
         Some(Verb::CriuPause { pid, ms }) => tracer::criu_pause(pid, Duration::from_millis(ms)),
         Some(Verb::BenchReject { count }) => bench::rejects("bench_reject", count),
