@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Read as _;
+use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -474,8 +475,32 @@ gpreempt: cannot write /dev/full: No space left on device (os error 28)
 "#]]);
 }
 
+/// A child that does not outlive its test, also when that fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
 /// Starts a watch that goes on until something ends it.
-fn start(tree: &Tree, args: &[&str]) -> Child {
+fn start(tree: &Tree, args: &[&str]) -> Running {
     let script = tree.path("/script");
     fs::write(&script, life().concat()).expect("a file can be written");
     let child = Command::new(snapbox::cmd::cargo_bin!("gpreempt"))
@@ -487,7 +512,7 @@ fn start(tree: &Tree, args: &[&str]) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    child.expect("the program starts")
+    Running(child.expect("the program starts"))
 }
 
 /// Waits for the end, but not for ever.
@@ -499,7 +524,6 @@ fn ended(child: &mut Child) -> Option<i32> {
         }
         sleep(Duration::from_millis(10));
     }
-    child.kill().expect("a child can be killed");
     panic!("the program did not end");
 }
 

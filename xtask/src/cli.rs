@@ -81,12 +81,20 @@ pub(crate) struct TestArgs {
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    #[command(flatten)]
-    pub(crate) guest: GuestArgs,
+    /// What to measure
+    #[arg(value_enum)]
+    pub(crate) what: Bench,
 
-    /// The measurement, as vm-bench names it
-    #[arg(value_name = "WHAT")]
-    pub(crate) what: String,
+    /// Also write the page to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+}
+
+/// A measurement.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Bench {
+    /// What watching costs: instructions per call, time per cycle, losses, memory
+    Overhead,
 }
 
 /// A guest and what to run in it.

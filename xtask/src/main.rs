@@ -40,6 +40,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Vm(args) => verb::vm::run(&project, args),
         Verb::Test(args) => verb::test::run(&project, args),
         Verb::Fidelity => verb::fidelity::run(&project),
-        Verb::Bench(args) => verb::bench::run(&project, args),
+        Verb::Bench(args) => verb::bench::run(&project, &args),
     }
 }

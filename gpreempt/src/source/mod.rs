@@ -17,8 +17,8 @@ mod verify;
 
 use serde::Serialize;
 
-pub use driver::{driver, Driver};
 pub use attach::Attach;
+pub use driver::{driver, Driver};
 pub use live::{Live, LiveError, LiveOptions};
 
 /// What a live source found when it started; every field ends up in the `startup` record.

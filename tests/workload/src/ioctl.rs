@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 
 use crate::failure::{CallError, Unavailable};
+use crate::topology;
 use crate::uapi::*;
 
 mod raw {
@@ -67,7 +68,12 @@ impl KfdFile {
                     path: "/dev/kfd".into(),
                 }
                 .into(),
-                // The node stays behind when a driver without it is loaded: ENXIO, ENODEV.
+                // Without a GPU, kfd_create_process() of 7.3 refuses every process so. Older kernels let it open.
+                _ if error.raw_os_error() == Some(nix::libc::EINVAL)
+                    && topology::gpus().is_ok_and(|gpus| gpus.is_empty()) =>
+                {
+                    Unavailable::NoGpu.into()
+                }
                 _ => anyhow::Error::from(error).context("open /dev/kfd"),
             })?;
         Ok(Self { file })

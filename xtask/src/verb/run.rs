@@ -48,16 +48,16 @@ fn has_driver(sys: &Path) -> bool {
     driver && sys.join("bus/event_source/devices/kprobe").exists()
 }
 
-/// Something to see: a model that computes and copies, beside processes that come and go.
+/// Something to see: a model that computes and copies, beside a process whose queues come and go once a second.
 fn demo() -> Vec<Background> {
-    ["model", "churn"]
+    [&["model"][..], &["churn", "--rate", "1"]]
         .map(|profile| Background {
-            name: format!("kfd-load-{profile}"),
-            argv: vec![
-                "/bin/kfd-load".to_owned(),
-                "--profile".to_owned(),
-                profile.to_owned(),
-            ],
+            name: format!("kfd-load-{}", profile[0]),
+            argv: ["/bin/kfd-load", "--profile"]
+                .iter()
+                .chain(profile)
+                .map(|&word| word.to_owned())
+                .collect(),
         })
         .into()
 }

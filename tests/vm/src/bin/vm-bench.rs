@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use gpreempt::source::live::{Live, LiveOptions};
+use gpreempt::source::ProbeSet;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
@@ -27,7 +29,8 @@ fn main() -> Result<()> {
         (Some("calls"), None) => calls(),
         (Some("cycles"), None) => cycles(),
         (Some("burst"), None) => burst(),
-        _ => bail!("usage: vm-bench calls|cycles|burst"),
+        (Some("programs"), None) => programs(),
+        _ => bail!("usage: vm-bench calls|cycles|burst|programs"),
     }
 }
 
@@ -35,15 +38,16 @@ fn main() -> Result<()> {
 #[derive(Clone, Copy)]
 enum Tracer {
     Nobody,
-    Watch(&'static str),
+    Watch(&'static [&'static str]),
     Ftrace { on_return: bool },
 }
 
 impl Tracer {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("none", Self::Nobody),
-        ("watch_minimal", Self::Watch("minimal")),
-        ("watch_full", Self::Watch("full")),
+        ("watch_minimal", Self::Watch(&["--probes", "minimal"])),
+        ("watch_full", Self::Watch(&["--probes", "full"])),
+        ("watch_kprobe", Self::Watch(&["--attach", "kprobe"])),
         ("ftrace_entry", Self::Ftrace { on_return: false }),
         ("ftrace_pair", Self::Ftrace { on_return: true }),
     ];
@@ -51,7 +55,7 @@ impl Tracer {
     fn start(self) -> Result<Running> {
         Ok(match self {
             Self::Nobody => Running::Nobody,
-            Self::Watch(probes) => Running::Watch(Watch::start(&["--probes", probes])?),
+            Self::Watch(arguments) => Running::Watch(Watch::start(arguments)?),
             Self::Ftrace { on_return } => {
                 let mut events = format!("p:gpreempt_bench/entry amdgpu:{PROBED}\n");
                 if on_return {
@@ -109,7 +113,7 @@ fn cycles() -> Result<()> {
     for round in 0..ROUNDS {
         for (name, tracer) in [
             ("none", Tracer::Nobody),
-            ("watch_full", Tracer::Watch("full")),
+            ("watch_full", Tracer::Watch(&["--probes", "full"])),
         ] {
             let running = tracer.start()?;
             let result = load(&["bench-cycle", "--count", "40"]);
@@ -137,6 +141,20 @@ fn burst() -> Result<()> {
             &json!({"bench": "burst", "ring": name, "made": made["count"], "seen": seen, "lost": lost,
             "idle_rss_bytes": idle.0, "peak_rss_bytes": busy.1}),
         );
+    }
+    Ok(())
+}
+
+/// What the verifier walked through to accept each program.
+fn programs() -> Result<()> {
+    for (name, probes) in [("minimal", ProbeSet::Minimal), ("full", ProbeSet::Full)] {
+        let live = Live::start(&LiveOptions {
+            probes,
+            ..LiveOptions::default()
+        })?;
+        let costs = live.costs();
+        live.stop();
+        emit(&json!({"bench": "programs", "probes": name, "programs": costs}));
     }
     Ok(())
 }

@@ -16,7 +16,12 @@ const ALL: &[&str] = &["stock-6.1", "stock-6.12", "stock-7.3"];
 
 pub(super) const TESTS: List = &[
     (ALL, "probes_attach", probes_attach),
-    (ALL, "a_rejected_create_is_seen", rejected),
+    (
+        &["stock-6.1", "stock-6.12"],
+        "a_rejected_create_is_seen",
+        rejected,
+    ),
+    (&["stock-7.3"], "a_refused_open_is_no_process", refused_open),
     (ALL, "a_load_without_gpu_says_so", load_without_gpu),
     (ALL, "doctor_knows_this_driver", doctor_knows),
     (&["stock-6.1"], "what_6_1_lacks_is_named", missing_on_6_1),
@@ -96,6 +101,28 @@ fn rejected() -> anyhow::Result<()> {
         1,
         "process_attached records"
     );
+    Ok(())
+}
+
+/// Without a GPU, `kfd_create_process()` of 7.3 refuses every process.
+fn refused_open() -> anyhow::Result<()> {
+    let watch = Watch::start(&[])?;
+    let output = Command::new("kfd-load")
+        .arg("reject")
+        .output()
+        .context("start kfd-load")?;
+    ensure_eq!(
+        shell_code(output.status),
+        69,
+        "exit code of kfd-load reject"
+    );
+    let seen = watch.stop_lossless()?;
+    let kinds: Vec<&str> = seen
+        .records
+        .iter()
+        .map(|record| record.kind.as_str())
+        .collect();
+    ensure_eq!(kinds, ["startup", "summary"], "records");
     Ok(())
 }
 

@@ -70,7 +70,8 @@ struct Times {
 struct Program {
     program: String,
     symbol: String,
-    verified_insns: Option<u64>,
+    /// 0 = the kernel does not say.
+    verified_insns: u64,
 }
 
 /// Measures and makes the document.
@@ -86,9 +87,21 @@ pub(super) fn measure(project: &Project) -> Result<String> {
     let timed = Wish::sim("bench-timed");
     let workshop = Workshop::open(project, &[exact.clone(), timed.clone()])?;
 
-    let calls = lines(&guest_lines(project, &workshop, &exact, DEADLINE, &["calls", "programs"])?)?;
-    let rest = lines(&guest_lines(project, &workshop, &timed, DEADLINE, &["cycles", "burst"])?)?;
-    let kernel = workshop.kernel_release(&exact)?;
+    let calls = lines(&guest_lines(
+        project,
+        &workshop,
+        &exact,
+        DEADLINE,
+        &["calls", "programs"],
+    )?)?;
+    let rest = lines(&guest_lines(
+        project,
+        &workshop,
+        &timed,
+        DEADLINE,
+        &["cycles", "burst"],
+    )?)?;
+    let kernel = workshop.guest(&exact)?.kernel.release();
 
     let mut page = format!(
         "# What watching costs\n\n\
@@ -113,11 +126,16 @@ fn call_table(page: &mut String, lines: &[Line]) -> Result<()> {
     let mut by_tracer: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for line in lines {
         if let Line::Calls { tracer, result } = line {
-            by_tracer.entry(tracer).or_default().push(result.per_call_ns);
+            by_tracer
+                .entry(tracer)
+                .or_default()
+                .push(result.per_call_ns);
         }
     }
     let of = |tracer: &str| -> Result<f64> {
-        let rounds = by_tracer.get(tracer).with_context(|| format!("no measurement with {tracer}"))?;
+        let rounds = by_tracer
+            .get(tracer)
+            .with_context(|| format!("no measurement with {tracer}"))?;
         Ok(quantile(rounds, 50))
     };
     let bare = of("none")?;
@@ -139,7 +157,11 @@ fn call_table(page: &mut String, lines: &[Line]) -> Result<()> {
     ] {
         let total = of(tracer)?;
         let added = total - bare;
-        let ratio = if tracer == "none" { "".to_owned() } else { format!("{:.2}", added / pair) };
+        let ratio = if tracer == "none" {
+            "".to_owned()
+        } else {
+            format!("{:.2}", added / pair)
+        };
         writeln!(page, "| {name} | {total:.0} | {added:.0} | {ratio} |")?;
     }
     Ok(())
@@ -164,16 +186,24 @@ fn cycle_table(page: &mut String, lines: &[Line]) -> Result<()> {
             let rounds: Vec<f64> = lines
                 .iter()
                 .filter_map(|line| match line {
-                    Line::Cycles { tracer, result } if tracer == wanted => Some(figure(pick(result)) / 1000.0),
+                    Line::Cycles { tracer, result } if tracer == wanted => {
+                        Some(figure(pick(result)) / 1000.0)
+                    }
                     _ => None,
                 })
                 .collect();
             quantile(&rounds, 50)
         };
         write!(page, "| {name} |")?;
-        for figure in [(|times| times.median) as fn(&Times) -> f64, |times| times.p90] {
+        for figure in [(|times| times.median) as fn(&Times) -> f64, |times| {
+            times.p90
+        }] {
             let (alone, watched) = (of("none", figure), of("watch_full", figure));
-            write!(page, " {alone:.0} | {watched:.0} | {:.2} |", watched / alone)?;
+            write!(
+                page,
+                " {alone:.0} | {watched:.0} | {:.2} |",
+                watched / alone
+            )?;
         }
         page.push('\n');
     }
@@ -188,7 +218,15 @@ fn burst_table(page: &mut String, lines: &[Line]) -> Result<()> {
          | ring | made | seen | lost | seen + lost - made | idle, MiB | peak, MiB |\n|---|---:|---:|---:|---:|---:|---:|\n",
     );
     for line in lines {
-        if let Line::Burst { ring, made, seen, lost, idle_rss_bytes, peak_rss_bytes } = line {
+        if let Line::Burst {
+            ring,
+            made,
+            seen,
+            lost,
+            idle_rss_bytes,
+            peak_rss_bytes,
+        } = line
+        {
             let difference = i128::from(*seen) + i128::from(*lost) - i128::from(*made);
             writeln!(
                 page,
@@ -203,15 +241,19 @@ fn burst_table(page: &mut String, lines: &[Line]) -> Result<()> {
 
 fn program_table(page: &mut String, lines: &[Line]) -> Result<()> {
     page.push_str(
-        "\n## Programs\n\nInstructions that the verifier walked through, over all paths; `-` where the kernel does not say.\n",
+        "\n## Programs\n\nInstructions that the verifier walked through, over all paths; 0 where the kernel does not say.\n",
     );
     for line in lines {
         if let Line::Programs { probes, programs } = line {
             writeln!(page, "\n`--probes {probes}`: {} programs\n", programs.len())?;
             page.push_str("| program | function | instructions |\n|---|---|---:|\n");
-            for Program { program, symbol, verified_insns } in programs {
-                let insns = verified_insns.map_or("-".to_owned(), |insns| insns.to_string());
-                writeln!(page, "| {program} | {symbol} | {insns} |")?;
+            for Program {
+                program,
+                symbol,
+                verified_insns,
+            } in programs
+            {
+                writeln!(page, "| `{program}` | `{symbol}` | {verified_insns} |")?;
             }
         }
     }
@@ -236,14 +278,27 @@ mod tests {
 
     #[test]
     fn the_ratio_is_of_what_was_added() {
-        let calls = [("none", 1000.0), ("ftrace_entry", 2000.0), ("ftrace_pair", 3000.0), ("watch_minimal", 1900.0), ("watch_full", 2000.0), ("watch_kprobe", 2600.0)];
+        let calls = [
+            ("none", 1000.0),
+            ("ftrace_entry", 2000.0),
+            ("ftrace_pair", 3000.0),
+            ("watch_minimal", 1900.0),
+            ("watch_full", 2000.0),
+            ("watch_kprobe", 2600.0),
+        ];
         let lines: Vec<Line> = calls
             .iter()
-            .map(|&(tracer, per_call_ns)| Line::Calls { tracer: tracer.to_owned(), result: Calls { per_call_ns } })
+            .map(|&(tracer, per_call_ns)| Line::Calls {
+                tracer: tracer.to_owned(),
+                result: Calls { per_call_ns },
+            })
             .collect();
         let mut page = String::new();
         call_table(&mut page, &lines).unwrap();
-        assert!(page.contains("| `watch --probes full` | 2000 | 1000 | 0.50 |"), "{page}");
+        assert!(
+            page.contains("| `watch --probes full` | 2000 | 1000 | 0.50 |"),
+            "{page}"
+        );
         assert!(call_table(&mut page, &lines[1..]).is_err());
     }
 

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask bench`: measurements in a guest, as a page of tables. One file a page.
+
+mod overhead;
+
+use std::fs;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::Value;
+
+use crate::cli::{Bench, BenchArgs};
+use crate::guests::{Wish, Workshop};
+use crate::project::Project;
+use crate::ui::{self, Step};
+use crate::vm::{Ending, Machine, Session};
+
+/// Runs the verb.
+pub(crate) fn run(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
+    let page = match args.what {
+        Bench::Overhead => overhead::measure(project)?,
+    };
+    print!("{page}");
+    if let Some(path) = &args.write {
+        fs::write(path, &page).with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Boots the guest, runs these measurements of `vm-bench` one after the other, and returns the lines they printed.
+fn guest_lines(
+    project: &Project,
+    workshop: &Workshop,
+    wish: &Wish,
+    deadline: Duration,
+    measurements: &[&str],
+) -> Result<Vec<Value>> {
+    let mut machine = Machine::boot(project, workshop.tools(), &workshop.guest(wish)?, deadline)?;
+    let output = Shared::default();
+    for measurement in measurements {
+        let step = Step::start(&format!("measure: {measurement}"));
+        let argv = ["vm-bench", measurement].map(str::to_owned).to_vec();
+        let session =
+            Session::captured(argv, Box::new(output.clone()), Box::new(std::io::stderr()));
+        let ending = session.run(&mut machine)?;
+        ensure!(
+            ending == Ending::Code(0),
+            "vm-bench {measurement} ended with {ending:?} (console log: {})",
+            machine.log().display()
+        );
+        step.done();
+    }
+    for finding in machine.shut_down() {
+        ui::warn(&format!("the guest's kernel complained: {}", finding.line));
+    }
+    let bytes = output.take();
+    String::from_utf8_lossy(&bytes)
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("line of vm-bench: {line}")))
+        .collect()
+}
+
+/// What a guest printed.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
