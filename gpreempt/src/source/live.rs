@@ -43,7 +43,7 @@ impl Default for LiveOptions {
     fn default() -> Self {
         Self {
             probes: ProbeSet::Full,
-            ring_bytes: 1 << 20,
+            ring_bytes: 4 << 20,
             profile: None,
         }
     }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::harness::Skipped;
 use crate::json_child::DEADLINE;
 
 const SIMGPU: &str = "/sys/kernel/debug/simgpu";
@@ -205,15 +204,4 @@ pub(crate) fn check_kernel_log() -> anyhow::Result<()> {
         .collect();
     anyhow::ensure!(bad.is_empty(), "the kernel complained: {}", bad.join(" | "));
     Ok(())
-}
-
-/// Skips a test that needs a file of the guest image.
-pub(crate) fn need_program(name: &str) -> anyhow::Result<()> {
-    let found = std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).exists()));
-    if found {
-        Ok(())
-    } else {
-        Err(Skipped(format!("{name} is not in this guest")).into())
-    }
 }

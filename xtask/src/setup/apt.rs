@@ -121,25 +121,27 @@ impl Apt {
         Ok(plan.lines().filter_map(parse_simulated).collect())
     }
 
-    /// Downloads one version into `into` and returns the file.
-    pub(crate) fn download(&self, package: &Candidate, into: &Path) -> Result<PathBuf> {
+    /// Downloads packages into `into`, each as apt names its file.
+    pub(crate) fn download(&self, packages: &[Candidate], into: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(into);
         fs::create_dir_all(into).with_context(|| format!("create {}", into.display()))?;
-        let what = format!(
-            "fetch {} {} ({})",
-            package.name,
-            package.version,
-            ui::bytes(package.size_bytes)
-        );
-        let step = Step::of_bytes(&what, package.size_bytes);
-        let log = fs::File::create(into.join("apt.log")).context("create apt's log")?;
+        let total_bytes = packages.iter().map(|package| package.size_bytes).sum();
+        let what = match packages {
+            [one] => format!("fetch {} {}", one.name, one.version),
+            many => format!("fetch {} packages", many.len()),
+        };
+        let what = format!("{what} ({})", ui::bytes(total_bytes));
+        let step = Step::of_bytes(&what, total_bytes);
+        let log_path = into.join("apt.log");
+        let log = fs::File::create(&log_path).context("create apt's log")?;
         let mut child = self
             .command("apt-get")
-            .args([
-                "download",
-                "--",
-                &format!("{}={}", package.name, package.version),
-            ])
+            .args(["download", "--"])
+            .args(
+                packages
+                    .iter()
+                    .map(|package| format!("{}={}", package.name, package.version)),
+            )
             .current_dir(into)
             .stdout(Stdio::null())
             .stderr(log)
@@ -150,7 +152,7 @@ impl Apt {
             if let Some(status) = child.try_wait().context("wait for apt-get")? {
                 break status;
             }
-            let now = newest_deb(into).map_or(0, |(_, size)| size);
+            let now = bytes_in(into);
             if now != arrived {
                 (arrived, since) = (now, Instant::now());
                 step.at(arrived);
@@ -160,14 +162,12 @@ impl Apt {
                 let _ = child.wait();
                 return Err(no_network(&what, "nothing arrived for two minutes"));
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(50));
         };
-        let words = fs::read_to_string(into.join("apt.log")).unwrap_or_default();
+        let words = fs::read_to_string(&log_path).unwrap_or_default();
         anyhow::ensure!(status.success(), no_network(&what, words.trim()));
-        let (file, _) = newest_deb(into)
-            .with_context(|| format!("apt-get left no package in {}", into.display()))?;
         step.done();
-        Ok(file)
+        Ok(())
     }
 
     fn configure(&self, sources: &str) -> Result<()> {
@@ -275,18 +275,12 @@ fn write_if_changed(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-fn newest_deb(dir: &Path) -> Option<(PathBuf, u64)> {
-    // While it arrives it may bear another name, in `partial` or beside.
-    let files = fs::read_dir(dir).ok()?.flatten();
+/// Size of everything that has arrived, whatever it is called while it does.
+fn bytes_in(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
     files
-        .filter(|file| file.file_name() != "apt.log")
-        .filter_map(|file| {
-            Some((
-                file.path(),
-                file.metadata().ok().filter(fs::Metadata::is_file)?.len(),
-            ))
-        })
-        .max_by_key(|(_, size)| *size)
+        .filter_map(|file| Some(file.metadata().ok()?.len()))
+        .sum()
 }
 
 /// Stanzas of `apt-cache show`.

@@ -31,6 +31,16 @@ pub(crate) struct Archive {
     fetched: bool,
 }
 
+impl Archive {
+    fn name(&self) -> String {
+        self.file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
 /// Finds packages: in a directory, or in the suites of a mirror in this order.
 pub(crate) struct Finder<'a> {
     project: &'a Project,
@@ -77,33 +87,28 @@ impl<'a> Finder<'a> {
 
     /// Brings the package's file here and checks it. `Ok(None)`: this version is not to be had.
     pub(crate) fn archive(&self, wanted: &Wanted) -> Result<Option<Archive>> {
-        if let Some(dir) = &self.project.packages {
-            let Some((file, _)) = debs_of(dir, &wanted.name)
-                .into_iter()
-                .find(|(_, version)| *version == wanted.version)
-            else {
-                return Ok(None);
-            };
-            match &wanted.sha256 {
-                Some(sha256) => check(&file, sha256)?,
-                None => ui::warn(&format!(
-                    "{} is used unchecked: there is no pinned digest of it",
-                    file.display()
-                )),
-            }
-            return Ok(Some(Archive {
-                file,
-                fetched: false,
-            }));
+        Ok(self
+            .archives(std::slice::from_ref(wanted))?
+            .and_then(|mut archives| archives.pop()))
+    }
+
+    /// Brings the packages' files here and checks them. `Ok(None)`: one of the versions is not to be had.
+    pub(crate) fn archives(&self, wanted: &[Wanted]) -> Result<Option<Vec<Archive>>> {
+        match &self.project.packages {
+            Some(dir) => find_in(dir, wanted),
+            None => self.fetch(wanted),
         }
+    }
+
+    fn fetch(&self, wanted: &[Wanted]) -> Result<Option<Vec<Archive>>> {
         let mut apts = Vec::new();
         for suite in self.suites {
             // The index of a suite is fetched only when the suites before it do not have the package.
             let Some(apt) = Apt::open(self.project, &[suite])? else {
                 continue;
             };
-            if let Some(archive) = fetch(self.project, &apt, wanted)? {
-                return Ok(Some(archive));
+            if let Some(archives) = fetch(self.project, &apt, wanted)? {
+                return Ok(Some(archives));
             }
             apts.push(apt);
         }
@@ -113,8 +118,8 @@ impl<'a> Finder<'a> {
         // An index may be older than the package.
         for apt in &apts {
             if apt.refresh()? {
-                if let Some(archive) = fetch(self.project, apt, wanted)? {
-                    return Ok(Some(archive));
+                if let Some(archives) = fetch(self.project, apt, wanted)? {
+                    return Ok(Some(archives));
                 }
             }
         }
@@ -141,33 +146,78 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Downloads the package and checks it. `Ok(None)`: the index has no such version.
-pub(crate) fn fetch(project: &Project, apt: &Apt, wanted: &Wanted) -> Result<Option<Archive>> {
-    let candidates = apt.candidates(&wanted.name)?;
-    let Some(candidate) = candidates
-        .into_iter()
-        .find(|found| found.version == wanted.version)
-    else {
-        return Ok(None);
-    };
-    if let Some(pinned) = wanted
-        .sha256
-        .as_ref()
-        .filter(|pinned| **pinned != candidate.sha256)
-    {
-        return Err(unavailable(format!(
-            "the mirror's {} {} is not the pinned one: digest {}, pinned {pinned}. If the mirror is to be trusted, change \
-             tests/kernels.toml",
-            wanted.name, wanted.version, candidate.sha256
-        )));
+/// Downloads packages in one go and checks them. `Ok(None)`: the index lacks one of the versions.
+pub(crate) fn fetch(
+    project: &Project,
+    apt: &Apt,
+    wanted: &[Wanted],
+) -> Result<Option<Vec<Archive>>> {
+    let mut candidates = Vec::new();
+    for wanted in wanted {
+        let versions = apt.candidates(&wanted.name)?;
+        let Some(candidate) = versions
+            .into_iter()
+            .find(|found| found.version == wanted.version)
+        else {
+            return Ok(None);
+        };
+        if let Some(pinned) = wanted
+            .sha256
+            .as_ref()
+            .filter(|pinned| **pinned != candidate.sha256)
+        {
+            return Err(unavailable(format!(
+                "the mirror's {} {} is not the pinned one: digest {}, pinned {pinned}. If the mirror is to be trusted, change \
+                 tests/kernels.toml",
+                wanted.name, wanted.version, candidate.sha256
+            )));
+        }
+        candidates.push(candidate);
     }
-    let into = project.cache.join("fetch").join(&wanted.name);
-    let file = apt.download(&candidate, &into)?;
-    check(&file, &candidate.sha256)?;
-    Ok(Some(Archive {
-        file,
-        fetched: true,
-    }))
+    let Some(first) = candidates.first() else {
+        return Ok(Some(Vec::new()));
+    };
+    let into = project.cache.join("fetch").join(&first.name);
+    apt.download(&candidates, &into)?;
+    let mut archives = Vec::new();
+    for candidate in &candidates {
+        let found = debs_of(&into, &candidate.name)
+            .into_iter()
+            .find(|(_, version)| *version == candidate.version);
+        let (file, _) = found
+            .with_context(|| format!("apt-get left no {} in {}", candidate.name, into.display()))?;
+        check(&file, &candidate.sha256)?;
+        archives.push(Archive {
+            file,
+            fetched: true,
+        });
+    }
+    Ok(Some(archives))
+}
+
+/// Finds packages in a directory and checks those that have a pinned digest.
+fn find_in(dir: &Path, wanted: &[Wanted]) -> Result<Option<Vec<Archive>>> {
+    let mut archives = Vec::new();
+    for wanted in wanted {
+        let found = debs_of(dir, &wanted.name)
+            .into_iter()
+            .find(|(_, version)| *version == wanted.version);
+        let Some((file, _)) = found else {
+            return Ok(None);
+        };
+        match &wanted.sha256 {
+            Some(sha256) => check(&file, sha256)?,
+            None => ui::warn(&format!(
+                "{} is used unchecked: there is no pinned digest of it",
+                file.display()
+            )),
+        }
+        archives.push(Archive {
+            file,
+            fetched: false,
+        });
+    }
+    Ok(Some(archives))
 }
 
 /// Fails unless the file has the digest.
@@ -224,14 +274,12 @@ pub(crate) fn unpack(archives: &[Archive], into: &Path) -> Result<()> {
         .prefix(".unpack-")
         .tempdir_in(parent)
         .context("create a directory to unpack into")?;
+    let step = Step::start(&match archives {
+        [one] => format!("unpack {}", one.name()),
+        many => format!("unpack {} packages", many.len()),
+    });
     for archive in archives {
-        let name = archive
-            .file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let step = Step::start(&format!("unpack {name}"));
+        let name = archive.name();
         let output = Command::new("dpkg-deb")
             .arg("-x")
             .args([&archive.file, &partial.path().to_path_buf()])
@@ -247,8 +295,8 @@ pub(crate) fn unpack(archives: &[Archive], into: &Path) -> Result<()> {
             "unpack {name}: {}",
             String::from_utf8_lossy(&output.stderr).trim()
         );
-        step.done();
     }
+    step.done();
     let partial = partial.keep();
     fs::rename(&partial, into)
         .with_context(|| format!("move {} to {}", partial.display(), into.display()))?;

@@ -25,38 +25,50 @@ pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
     }
     project.need_room(300_000_000)?;
     let finder = Finder::new(project, &pins.suites);
-    let mut archives = Vec::new();
-    for pin in &pins.packages {
-        let pinned = Wanted {
+    let pinned: Vec<Wanted> = pins
+        .packages
+        .iter()
+        .map(|pin| Wanted {
             name: pin.name.clone(),
             version: pin.version.clone(),
             sha256: Some(pin.sha256.clone()),
-        };
-        match finder.archive(&pinned)? {
-            Some(archive) => archives.push(archive),
-            None => archives.push(replacement(&finder, &pin.name, &pin.version)?),
+        })
+        .collect();
+    let archives = match finder.archives(&pinned)? {
+        Some(archives) => archives,
+        None => {
+            // The libraries of one suite fit each other; old and new ones may not.
+            let newest: Vec<Wanted> = pinned
+                .iter()
+                .map(|wanted| replacement(&finder, wanted))
+                .collect::<Result<_>>()?;
+            finder
+                .archives(&newest)?
+                .context("packages of the index are not to be had")?
         }
-    }
+    };
     packages::unpack(&archives, &root)?;
     Ok(root)
 }
 
-fn replacement(finder: &Finder<'_>, name: &str, gone: &str) -> Result<packages::Archive> {
-    let version = finder.versions(name)?.pop().ok_or_else(|| {
+fn replacement(finder: &Finder<'_>, gone: &Wanted) -> Result<Wanted> {
+    let name = &gone.name;
+    let newest = finder.versions(name)?.pop();
+    let version = newest.ok_or_else(|| {
         unavailable(format!(
             "no package {name} for the ROCm runtime is to be had"
         ))
     })?;
-    ui::warn(&format!("{name} {gone} of tests/kernels.toml is gone: {version} takes its place, with the digest of the signed package index"));
-    let wanted = Wanted {
-        name: name.to_owned(),
+    if version != gone.version {
+        ui::warn(&format!(
+            "a package of the ROCm runtime in tests/kernels.toml is gone: {name} {version} takes the place of {}, with the \
+             digest of the signed package index",
+            gone.version
+        ));
+    }
+    Ok(Wanted {
+        name: name.clone(),
         version,
         sha256: None,
-    };
-    finder.archive(&wanted)?.with_context(|| {
-        format!(
-            "{name} {} is in the index and not to be had",
-            wanted.version
-        )
     })
 }

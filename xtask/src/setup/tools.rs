@@ -209,22 +209,23 @@ fn from_mirror(project: &Project, missing: &[&str]) -> Result<Vec<packages::Arch
             missing.join(", ")
         ))
     })?;
-    let mut archives = Vec::new();
-    for (name, version) in apt.missing_for(missing)? {
-        let wanted = Wanted {
+    let mut planned = apt.missing_for(missing)?;
+    // A package can be installed and its program still not be there: unpack that one too.
+    for &name in missing {
+        if !planned.iter().any(|(planned, _)| planned == name) {
+            let newest = packages::newest(apt.candidates(name)?, |candidate| &candidate.version);
+            planned.extend(newest.map(|candidate| (candidate.name, candidate.version)));
+        }
+    }
+    let wanted: Vec<Wanted> = planned
+        .into_iter()
+        .map(|(name, version)| Wanted {
             name,
             version,
             sha256: None,
-        };
-        let archive = packages::fetch(project, &apt, &wanted)?;
-        archives.push(archive.with_context(|| {
-            format!(
-                "{} {} is in the index and not to be had",
-                wanted.name, wanted.version
-            )
-        })?);
-    }
-    Ok(archives)
+        })
+        .collect();
+    packages::fetch(project, &apt, &wanted)?.context("packages of the index are not to be had")
 }
 
 /// The packages and what they depend on, as far as the directory has it and the machine has not.

@@ -34,6 +34,7 @@ pub(super) const TESTS: List = &[
     ),
     (&["basic"], "older_queues_are_listed", older_queues),
     (&["basic"], "churn_is_told_to_the_last_queue", churn),
+    (&["basic"], "kprobes_tell_the_same", kprobes),
 ];
 
 /// One created queue against one `queue_created`.
@@ -309,4 +310,63 @@ fn churn() -> anyhow::Result<()> {
     }
     check::every_queue_is_destroyed(&seen, pid)?;
     guest::check_kernel_log()
+}
+
+/// What a record says that does not depend on how its probe was attached.
+fn gist(record: &Record) -> String {
+    let data = &record.data;
+    let keys = [
+        "gpu_id",
+        "queue_id",
+        "percent",
+        "priority",
+        "active",
+        "cause",
+        "cause_pid",
+        "queues",
+        "reason",
+        "errno",
+    ];
+    let values: Vec<String> = keys.iter().map(|key| data[key].to_string()).collect();
+    format!("{} {}", record.kind, values.join(" "))
+}
+
+/// The fallback for kernels without fentry, side by side with it.
+fn kprobes() -> anyhow::Result<()> {
+    let fentry = Watch::start(&[])?;
+    let kprobe = Watch::start(&["--attach", "kprobe"])?;
+    let mut load = Load::start(&["--profile", "model"])?;
+    let pid = load.pid();
+    load.command("update 0 0")?;
+    load.command("update 0 100 3")?;
+    load.try_command("reject")?;
+    guest::evict(pid)?;
+    fentry.wait_for("process_restored", |record| {
+        record.kind == "process_restored" && record.is_of(pid)
+    })?;
+    load.stop()?;
+    fentry.wait_for_exit_of(pid)?;
+    kprobe.wait_for_exit_of(pid)?;
+    let (fentry, kprobe) = (fentry.stop_lossless()?, kprobe.stop_lossless()?);
+    let events = |seen: &crate::watch::Seen| -> Vec<String> {
+        let frame = ["startup", "summary"];
+        seen.records
+            .iter()
+            .filter(|record| !frame.contains(&record.kind.as_str()))
+            .map(gist)
+            .collect()
+    };
+    ensure_eq!(events(&kprobe), events(&fentry), "events by kprobes");
+    anyhow::ensure!(
+        kprobe.of("queue_created", pid).len() == 3,
+        "queue_created records by kprobes"
+    );
+    for record in kprobe.of("queue_created", pid) {
+        anyhow::ensure!(
+            record.number("total_ns")? > 0,
+            "total_ns is 0: {}",
+            record.data
+        );
+    }
+    Ok(())
 }
