@@ -10,6 +10,7 @@
 
 pub mod aql;
 pub mod bench;
+pub mod churn;
 pub mod control;
 pub mod device;
 pub mod event;

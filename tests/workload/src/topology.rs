@@ -104,6 +104,11 @@ fn parse(gpu_id: u32, properties: &str) -> anyhow::Result<Node> {
     })
 }
 
+/// Whether the GPU is simulated: only then may a dispatch name no kernel.
+pub fn simulated() -> bool {
+    Path::new("/sys/module/amdgpu/parameters/sim_gpus").exists()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,17 +12,17 @@ use crate::event::{self, EventPage};
 use crate::failure::CallError;
 use crate::pace::Pace;
 use crate::profile::{Profile, Shape};
-use crate::queue::{Queue, QueueBuffers};
 use crate::report::{
     gpu_id, histogram, print, Ack, Created, Done, Latency, Line, QueueBorn, QueueGone, QueueState,
     Report,
 };
 use crate::stop;
 use crate::stream::{Request, Stream};
+use crate::topology;
 use crate::uapi::CreateQueueArgs;
 
 /// Longest sleep, so that a signal that came between check and wait is seen soon.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// Longest sleep while somebody may type commands.
 const LONGEST_WAIT_WITH_CONTROL: Duration = Duration::from_millis(10);
 
@@ -69,7 +69,7 @@ impl Worker {
     pub fn start(plan: Plan) -> anyhow::Result<Self> {
         let device = Device::open(plan.gpus, plan.memory)?;
         let mut page = EventPage::new(&device)?;
-        let barriers_only = !simulated();
+        let barriers_only = !topology::simulated();
         let request = Request {
             dispatches: plan.shape.dispatches_per_request,
             work_ns: plan.dispatch_ns,
@@ -344,130 +344,4 @@ impl Worker {
         }))?;
         Ok(())
     }
-}
-
-/// Creates, updates and destroys queues in cycles at the plan's rate.
-pub fn churn(plan: &Plan) -> anyhow::Result<()> {
-    let device = Device::open(plan.gpus, plan.memory)?;
-    let mut page = EventPage::new(&device)?;
-    let signals = event::Signals::new(&device, &mut page, 0, 1)?;
-    let started = Instant::now();
-    let mut pace = Pace::new(plan.shape.arrival, plan.rate, plan.seed, started);
-    let mut sets: Vec<Vec<Rc<QueueBuffers>>> = Vec::new();
-    for gpu in 0..device.gpus.len() {
-        let buffers = (0..plan.shape.compute_queues)
-            .map(|_| QueueBuffers::new(&device, gpu, crate::queue::Engine::Compute).map(Rc::new));
-        sets.push(buffers.collect::<anyhow::Result<_>>()?);
-    }
-    let mut latency = histogram()?;
-    let mut tally = Tally::default();
-    let mut cycles = 0;
-    let mut next_report = started + plan.report_every;
-    let reason = loop {
-        if stop::requested() {
-            break "signal";
-        }
-        let now = Instant::now();
-        if plan
-            .duration
-            .is_some_and(|duration| now >= started + duration)
-        {
-            break "time";
-        }
-        if pace.due(now).is_none() {
-            let until = pace.next().unwrap_or(now).saturating_duration_since(now);
-            std::thread::sleep(until.min(LONGEST_WAIT));
-            continue;
-        }
-        for (gpu, buffers) in sets.iter().enumerate() {
-            let mut queues = buffers
-                .iter()
-                .map(Queue::create)
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            tally.creates += queues.len() as u64;
-            if cycles == 0 {
-                print(&Line::Created(Created {
-                    pid: std::process::id(),
-                    gpu_id: gpu_id(&device, gpu),
-                    profile: plan.profile.name(),
-                    queues: queues.iter().map(QueueBorn::of).collect(),
-                }))?;
-            }
-            for queue in &mut queues {
-                queue.update(0, queue.priority)?;
-                queue.update(100, queue.priority)?;
-                tally.updates += 2;
-            }
-            if let Some(queue) = queues.first() {
-                run_one(&device, queue, &signals, plan.dispatch_ns)?;
-            }
-            for queue in &mut queues {
-                queue.destroy()?;
-                tally.destroys += 1;
-            }
-        }
-        cycles += 1;
-        latency.saturating_record(u64::try_from(now.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        pace.started(now);
-        if Instant::now() >= next_report {
-            for gpu in 0..device.gpus.len() {
-                print(&Line::Report(Report {
-                    pid: std::process::id(),
-                    gpu_id: gpu_id(&device, gpu),
-                    queues: Vec::new(),
-                    requests: cycles,
-                    copies: 0,
-                    in_flight: 0,
-                    latency_us: Latency::of(&latency),
-                }))?;
-            }
-            next_report = Instant::now() + plan.report_every;
-        }
-    };
-    print(&Line::Done(Done {
-        pid: std::process::id(),
-        reason,
-        creates: tally.creates,
-        updates: tally.updates,
-        destroys: tally.destroys,
-        requests: cycles,
-        copies: 0,
-        in_flight: 0,
-        latency_us: Latency::of(&latency),
-        destroyed: Vec::new(),
-    }))?;
-    Ok(())
-}
-
-/// Runs one packet to its end, so that a churned queue was really used.
-fn run_one(
-    device: &Device,
-    queue: &Queue,
-    signals: &event::Signals,
-    work_ns: u64,
-) -> anyhow::Result<()> {
-    use crate::aql::Packet;
-    const DEADLINE: Duration = Duration::from_secs(20);
-    let signal = signals.arm(0);
-    let packet = if simulated() {
-        Packet::dispatch(work_ns, signal, true)
-    } else {
-        Packet::barrier(signal)
-    };
-    queue.submit(&[packet])?;
-    let started = Instant::now();
-    while !signals.is_done(0) {
-        anyhow::ensure!(
-            started.elapsed() < DEADLINE,
-            "queue {} did not finish a packet in {DEADLINE:?}",
-            queue.id
-        );
-        event::wait_any(device, &[signals.event.id], 100)?;
-    }
-    Ok(())
-}
-
-/// Whether the GPU is simulated: only then may a dispatch name no kernel.
-pub fn simulated() -> bool {
-    std::path::Path::new("/sys/module/amdgpu/parameters/sim_gpus").exists()
 }

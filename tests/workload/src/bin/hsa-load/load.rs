@@ -13,7 +13,7 @@ use workload::aql::Packet;
 use workload::failure::Unavailable;
 use workload::pace::{Arrival, Pace};
 use workload::report::{histogram, print, Latency};
-use workload::{stop, worker};
+use workload::{stop, topology};
 
 use crate::ffi::{
     Agent, DEVICE_TYPE_CPU, DEVICE_TYPE_GPU, GLOBAL_FLAG_COARSE_GRAINED, GLOBAL_FLAG_FINE_GRAINED,
@@ -224,7 +224,7 @@ impl Gpu {
     fn start_round(&mut self, dispatch_ns: u64) -> anyhow::Result<()> {
         for lane in &mut self.lanes {
             let signal = lane.signal.arm();
-            let last = if worker::simulated() {
+            let last = if topology::simulated() {
                 Packet::dispatch(dispatch_ns, signal, true)
             } else {
                 Packet::barrier(signal)

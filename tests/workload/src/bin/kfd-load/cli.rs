@@ -195,7 +195,7 @@ pub(crate) fn info() -> anyhow::Result<()> {
             render_minor: gpu.node.render_minor,
             cwsr_bytes: gpu.node.cwsr_bytes,
             num_sdma_engines: gpu.node.num_sdma_engines,
-            simulated: &workload::worker::simulated(),
+            simulated: &workload::topology::simulated(),
         })?;
     }
     Ok(())

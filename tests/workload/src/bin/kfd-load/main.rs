@@ -12,8 +12,8 @@ use anyhow::Context;
 use clap::Parser;
 use workload::failure;
 use workload::profile::Profile;
-use workload::worker::{self, Worker};
-use workload::{bench, stop, tracer};
+use workload::worker::Worker;
+use workload::{bench, churn, stop, tracer};
 
 use cli::{Cli, Load, Verb};
 
@@ -56,7 +56,7 @@ fn load(load: &Load) -> anyhow::Result<()> {
     }
     let plan = load.plan();
     if plan.profile == Profile::Churn {
-        return worker::churn(&plan);
+        return churn::run(&plan);
     }
     Worker::start(plan)?.run()
 }
