@@ -10,6 +10,7 @@ mod lifecycle;
 mod loss;
 mod module;
 mod multi;
+mod profile;
 mod queues;
 mod reset;
 mod rocm;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Test> {
         endings::TESTS,
         loss::TESTS,
         doctor::TESTS,
+        profile::TESTS,
         scheduling::TESTS,
         module::TESTS,
         multi::TESTS,
