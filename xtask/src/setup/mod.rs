@@ -81,7 +81,13 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
                 kernels.push(Kernel::provide(project, pins.kernel(name)?)?);
             }
             if needs.sim {
-                let kernel = Kernel::provide(project, pins.sim_kernel()?)?;
+                let spec = pins.sim_kernel()?;
+                let known = kernels
+                    .iter()
+                    .find(|kernel: &&Kernel| kernel.name() == spec.name);
+                let kernel = known
+                    .cloned()
+                    .map_or_else(|| Kernel::provide(project, spec), Ok)?;
                 kernel.headers(project)?;
                 kernel.source(project, crate::build::sim::SOURCE_DIRS)?;
             }
