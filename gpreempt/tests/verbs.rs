@@ -99,7 +99,7 @@ Options:
       --ring-bytes <BYTES>
           Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
           
-          [default: 4MiB]
+          [default: 1MiB]
 
       --attach <HOW>
           How probes are attached: auto prefers fentry, which costs less but keeps the module from

@@ -58,7 +58,7 @@ pub(super) struct Watch {
     #[arg(long)]
     wait: bool,
     /// Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
-    #[arg(long, default_value = "4MiB", value_parser = ring_bytes, value_name = "BYTES")]
+    #[arg(long, default_value = "1MiB", value_parser = ring_bytes, value_name = "BYTES")]
     ring_bytes: u32,
     /// How probes are attached: auto prefers fentry, which costs less but keeps the module from being unloaded
     #[arg(long, value_enum, default_value_t = How::Auto, value_name = "HOW")]

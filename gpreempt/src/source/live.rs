@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     attach::{Attach, Attached, Fentry},
+    backlog::Backlog,
     driver,
     offsets::{self, Resolved},
     permission::{kprobe_source, lockdown, Capabilities},
@@ -27,6 +28,12 @@ use super::{
 
 /// Records that are in no hurry do not wake the reader: it looks at least this often.
 const TICK: Duration = Duration::from_millis(100);
+
+/// After so many records the ring is emptied again, so that it does not fill up while they are looked at.
+const SLICE: usize = 256;
+
+/// No record is longer.
+const LONGEST_RECORD: usize = 256;
 
 /// What to attach and how.
 #[derive(Clone, Debug)]
@@ -43,7 +50,7 @@ impl Default for LiveOptions {
     fn default() -> Self {
         Self {
             probes: ProbeSet::Full,
-            ring_bytes: 4 << 20,
+            ring_bytes: 1 << 20,
             profile: None,
         }
     }
@@ -112,6 +119,7 @@ pub struct Live {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
     /// The ring's descriptor in the runtime's poller; made at the first wait, because only then there must be a runtime.
+    backlog: Backlog,
     poller: Option<AsyncFd<OwnedFd>>,
 }
 
@@ -230,6 +238,7 @@ impl Live {
             attached,
             ring,
             counters,
+            backlog: Backlog::default(),
             poller: None,
         })
     }
@@ -273,11 +282,26 @@ impl Live {
 
     fn drain_counted(&mut self, each: &mut dyn FnMut(&[u8])) -> usize {
         let mut count = 0;
-        while let Some(record) = self.ring.next() {
-            each(&record);
-            count += 1;
+        loop {
+            self.empty_ring();
+            for _ in 0..SLICE {
+                let Some(record) = self.backlog.pop() else {
+                    return count;
+                };
+                each(record);
+                count += 1;
+            }
         }
-        count
+    }
+
+    /// Moves what is in the ring to the backlog, as far as it fits.
+    fn empty_ring(&mut self) {
+        while self.backlog.has_room(LONGEST_RECORD) {
+            let Some(record) = self.ring.next() else {
+                return;
+            };
+            self.backlog.push(&record);
+        }
     }
 
     fn sum(&self, counter: Counter) -> u64 {

@@ -2,6 +2,7 @@
 //! Where records come from: bytes as the eBPF programs wrote them, not interpreted here.
 
 pub mod attach;
+mod backlog;
 pub mod btf;
 mod detach;
 pub mod driver;
