@@ -29,7 +29,8 @@ impl Backlog {
 
     /// Appends a record.
     pub(super) fn push(&mut self, record: &[u8]) {
-        if self.taken > self.bytes.len() / 2 {
+        let grows = self.bytes.len() + record.len() > self.bytes.capacity();
+        if grows && self.taken > self.bytes.len() / 4 {
             self.bytes.drain(..self.taken);
             self.taken = 0;
         }
