@@ -159,14 +159,6 @@ impl Attached {
             Some((loaded.name.as_str(), loaded.symbol.as_str(), info))
         })
     }
-
-    /// How many of the programs are attached by fentry.
-    pub(super) fn by_fentry(&self) -> usize {
-        self.programs
-            .iter()
-            .filter(|loaded| loaded.name.ends_with("_f"))
-            .count()
-    }
 }
 
 impl Attached {

@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use gpreempt_common::counters::Counter;
+use gpreempt_common::record::{Header, KINDS};
 use tokio::io::unix::AsyncFd;
 
 use super::{
@@ -32,8 +33,18 @@ const TICK: Duration = Duration::from_millis(100);
 /// After so many records the ring is emptied again, so that it does not fill up while they are looked at.
 const SLICE: usize = 256;
 
-/// No record is longer.
-const LONGEST_RECORD: usize = 256;
+/// Bytes of the longest record there is.
+const LONGEST_RECORD: usize = {
+    let (mut longest, mut n) = (0, 0);
+    while n < KINDS.len() {
+        let (_, _, body) = KINDS[n];
+        if body > longest {
+            longest = body;
+        }
+        n += 1;
+    }
+    size_of::<Header>() + longest
+};
 
 /// What to attach and how.
 #[derive(Clone, Debug)]
@@ -363,12 +374,6 @@ impl Live {
                 verified_insns: info.verified_insns,
             })
             .collect()
-    }
-
-    /// How many programs are attached by fentry, which keeps the module loaded.
-    #[must_use]
-    pub fn by_fentry(&self) -> usize {
-        self.attached.by_fentry()
     }
 }
 
