@@ -97,6 +97,20 @@ offsets! {
     pm_dqm: Offset true ("packet_manager", "dqm");
     pm_is_over_subscription: Offset false ("packet_manager", "is_over_subscription");
 
+    /// These and the following exist in a driver with this project's patches only.
+    hold_op_kind: Offset false ("kfd_gpreempt_op", "kind");
+    hold_op_owner_pid: Offset false ("kfd_gpreempt_op", "owner_pid");
+    hold_note_kind: Offset false ("kfd_gpreempt_note", "kind");
+    hold_note_cause: Offset false ("kfd_gpreempt_note", "cause");
+    hold_note_status: Offset false ("kfd_gpreempt_note", "status");
+    hold_note_owner_pid: Offset false ("kfd_gpreempt_note", "owner_pid");
+    hold_note_pid: Offset false ("kfd_gpreempt_note", "pid");
+    hold_note_gpu_id: Offset false ("kfd_gpreempt_note", "gpu_id");
+    hold_note_queues: Offset false ("kfd_gpreempt_note", "queues");
+    hold_note_lock_wait_ns: Offset false ("kfd_gpreempt_note", "lock_wait_ns");
+    hold_note_hw_ns: Offset false ("kfd_gpreempt_note", "hw_ns");
+    hold_note_total_ns: Offset false ("kfd_gpreempt_note", "total_ns");
+
     task_tgid: Offset true ("task_struct", "tgid");
     task_start_boottime: Offset false ("task_struct", "start_boottime");
     task_comm: Offset false ("task_struct", "comm");

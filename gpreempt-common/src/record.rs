@@ -35,6 +35,10 @@ pub const QUEUES_SUSPENDED: u16 = 11;
 pub const QUEUES_RESUMED: u16 = 12;
 /// `kgd2kfd_pre_reset`, `kgd2kfd_post_reset`, `kfd_hws_hang`.
 pub const GPU_RESET: u16 = 13;
+/// `kfd_gpreempt_note` of a driver with this project's patches: queues of one process on one node were held.
+pub const QUEUES_HELD: u16 = 14;
+/// `kfd_gpreempt_note`: queues of one process on one node were released.
+pub const QUEUES_RELEASED: u16 = 15;
 
 /// Starts every record. 40 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -90,6 +94,40 @@ pub mod cause {
     pub const RESET: u16 = 11;
     /// Scheduler start or stop: `start_cpsch`, `stop_cpsch`.
     pub const SCHEDULER: u16 = 12;
+    /// `kfd_gpreempt_apply_node` that holds; the process is the owner of the hold.
+    pub const HOLD: u16 = 13;
+    /// `kfd_gpreempt_apply_node` that releases; the process is the owner of the hold.
+    pub const RELEASE: u16 = 14;
+    /// `kfd_gpreempt_apply_node` that parks queues for a reservation or lets them go; the process is its owner.
+    pub const RESERVE: u16 = 15;
+}
+
+/// `kind` of `struct kfd_gpreempt_op` and `struct kfd_gpreempt_note` (kfd_gpreempt.h of the patched driver).
+pub mod hold_kind {
+    /// Queues are held.
+    pub const HOLD: u32 = 1;
+    /// Queues are released.
+    pub const RELEASE: u32 = 2;
+    /// A reservation parks queues and lets them go.
+    pub const RESERVE: u32 = 3;
+}
+
+/// `cause` of `struct kfd_gpreempt_op` and `struct kfd_gpreempt_note` (kfd_gpreempt.h of the patched driver).
+pub mod hold_cause {
+    /// The owner asked for it.
+    pub const IOCTL: u32 = 0;
+    /// A privileged process released what another one held.
+    pub const FORCE: u32 = 1;
+    /// The lease ended.
+    pub const LEASE: u32 = 2;
+    /// The owner closed its file.
+    pub const FD_CLOSE: u32 = 3;
+    /// The owner exited or executed another program.
+    pub const OWNER_EXIT: u32 = 4;
+    /// A reservation parked queues or let them go.
+    pub const RESERVATION: u32 = 5;
+    /// A queue was created held, because its process is.
+    pub const INHERIT: u32 = 6;
 }
 
 /// Reasons of an eviction: `enum KFD_QUEUE_EVICTION_TRIGGERS` of include/uapi/linux/kfd_ioctl.h, plus one.
@@ -296,6 +334,36 @@ bodies! {
         gpu_id: u32,
         /// One of [`reset_phase`].
         phase: u32,
+    }
+    /// [`QUEUES_HELD`]. `header.pid` is the process whose queues are held, `total_ns` what the driver measured of its work.
+    QUEUES_HELD QueuesHeld {
+        /// Wait for the dqm lock, as the driver measured it.
+        lock_wait_ns: u64,
+        /// From UNMAP_QUEUES to the fence, as the driver measured it; 0 = the hardware was not asked.
+        hw_ns: u64,
+        /// `kfd_node.id`.
+        gpu_id: u32,
+        /// Queues whose hold was set.
+        count: u32,
+        /// Process (tgid) that owns the hold.
+        owner_pid: u32,
+        /// One of [`hold_cause`].
+        cause: u32,
+    }
+    /// [`QUEUES_RELEASED`]. As [`QueuesHeld`].
+    QUEUES_RELEASED QueuesReleased {
+        /// As in [`QueuesHeld`].
+        lock_wait_ns: u64,
+        /// As in [`QueuesHeld`].
+        hw_ns: u64,
+        /// `kfd_node.id`.
+        gpu_id: u32,
+        /// Queues whose hold was cleared.
+        count: u32,
+        /// Process (tgid) that owned the hold.
+        owner_pid: u32,
+        /// One of [`hold_cause`].
+        cause: u32,
     }
 }
 

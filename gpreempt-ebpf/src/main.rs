@@ -9,6 +9,7 @@
 mod check;
 mod context;
 mod evict;
+mod hold;
 mod kernel;
 mod process;
 mod queue;

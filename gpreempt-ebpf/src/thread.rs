@@ -166,7 +166,7 @@ pub struct Thread {
     pub node: Frame,
     pub node_dqm: u64,
     pub node_qpd: u64,
-    /// suspend_queues, resume_queues.
+    /// suspend_queues, resume_queues, kfd_gpreempt_apply_node: none of them calls another.
     pub group: Frame,
     pub group_requested: u64,
     /// process_termination_cpsch, start_cpsch, stop_cpsch.
