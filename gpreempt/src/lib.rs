@@ -2,7 +2,9 @@
 //! gpreempt: see and preempt the compute queues of AMD GPUs. The modules are the rooms of one data path:
 //! `source` yields bytes, `event` decodes them, `model` keeps state, `sink` shows it; `engine` wires them.
 
+pub mod bench;
 pub mod cli;
+pub mod control;
 pub mod doctor;
 pub mod engine;
 pub mod event;

@@ -18,6 +18,10 @@ fn schema_and_page_are_current() {
         "watch.schema.json {how}"
     );
     assert!(
+        committed("schema/control.schema.json") == gpreempt::sink::schema::control_schema(),
+        "control.schema.json {how}"
+    );
+    assert!(
         committed("json-records.md") == gpreempt::sink::schema::page(),
         "json-records.md {how}"
     );

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rooms depend on each other in one direction: source, event <- kfd, model <- sink <- engine, doctor <- cli.
+//! The rooms depend on each other in one direction: source, event <- kfd, model <- control <- sink <- engine, bench, doctor <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,12 +11,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("kfd", &["event"]),
     ("model", &["event"]),
-    ("sink", &["event", "kfd", "model", "source"]),
+    ("control", &["event", "kfd", "source"]),
+    // Of control, only the records that it reports: a test below.
+    ("sink", &["control", "event", "kfd", "model", "source"]),
     ("engine", &["event", "kfd", "model", "sink", "source"]),
+    ("bench", &["control", "event", "kfd", "sink"]),
     ("doctor", &["kfd", "source"]),
     (
         "cli",
-        &["doctor", "engine", "event", "kfd", "sink", "source"],
+        &[
+            "bench", "control", "doctor", "engine", "event", "kfd", "sink", "source",
+        ],
     ),
 ];
 
@@ -69,4 +74,59 @@ fn rooms_use_only_rooms_below_them() {
         rooms.insert(room);
     }
     assert_eq!(rooms.len(), MAY_USE.len(), "every room was looked at");
+}
+
+/// What shows things must not be able to do things.
+#[test]
+fn sinks_know_the_records_of_control_only() {
+    let sink = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sink");
+    let mut files = Vec::new();
+    rust_files(&sink, &mut files);
+    assert!(!files.is_empty());
+    for file in files {
+        let text = fs::read_to_string(&file).expect("the source is text");
+        for used in text.split("crate::control").skip(1) {
+            assert!(
+                used.starts_with("::report::"),
+                "{} uses more of control than its records",
+                file.display()
+            );
+        }
+    }
+}
+
+/// Calls that can crash what they are made on are made in few places.
+#[test]
+fn unsafe_code_is_in_leaf_files() {
+    const LEAVES: &[&str] = &[
+        "control/command.rs",
+        "control/pidfd.rs",
+        "control/ptrace.rs",
+        "control/supervisor/isolate.rs",
+        "kfd/uapi/criu.rs",
+        "kfd/uapi/debug.rs",
+        "kfd/uapi/gpreempt.rs",
+        "source/detach.rs",
+        "source/sys.rs",
+    ];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let mut found: Vec<String> = files
+        .iter()
+        .filter(|file| !file.ends_with("tests.rs"))
+        .filter(|file| {
+            let text = fs::read_to_string(file).expect("the source is text");
+            text.lines()
+                .any(|line| line.contains("unsafe {") || line.trim().starts_with("unsafe impl"))
+        })
+        .map(|file| {
+            let relative = file.strip_prefix(&src).expect("it is below");
+            relative.to_string_lossy().into_owned()
+        })
+        .collect();
+    found.sort();
+    for file in &found {
+        assert!(LEAVES.contains(&file.as_str()), "{file} has unsafe code");
+    }
 }

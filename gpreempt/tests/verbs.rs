@@ -19,9 +19,13 @@ See and preempt the compute queues of AMD GPUs
 Usage: gpreempt [OPTIONS] <COMMAND>
 
 Commands:
-  watch   Show what happens to compute queues, as it happens
-  doctor  Say what works here, what is missing and how to fix it
-  help    Print this message or the help of the given subcommand(s)
+  watch    Show what happens to compute queues, as it happens
+  preempt  Stop queues of other processes for a while
+  resume   Restart queues that stay stopped, whoever stopped them
+  reserve  Keep compute slots of a GPU free of offline jobs
+  bench    Measure latencies on this machine
+  doctor   Say what works here, what is missing and how to fix it
+  help     Print this message or the help of the given subcommand(s)
 
 Options:
       --color <WHEN>  Colour; auto is on a terminal, unless NO_COLOR is set [default: auto]
@@ -29,8 +33,8 @@ Options:
   -h, --help          Print help
   -V, --version       Print version
 
-Exit codes: 0 ok, 1 failed, 2 usage, 69 no GPU, driver or feature, 77 no permission,
-128+n ended by signal n.
+Exit codes: 0 ok, 1 failed, 2 usage, 69 no GPU, driver, backend or feature, 77 no permission,
+128+n ended by signal n; where a COMMAND was run, its own.
 
 "#]]);
 }
@@ -121,6 +125,7 @@ Examples:
 Types: process_attached process_exited queue_existing queue_created queue_updated
   queue_destroyed queue_rejected runlist_unmapped runlist_mapped process_evicted
   process_restored queues_suspended queues_resumed gpu_reset
+  queues_held queues_released (by a patched driver)
 
 "#]]);
 }
@@ -385,6 +390,13 @@ ok   cwsr_enable   1: running waves are saved when their queue is taken off
 ok   timeout       queue_preemption_timeout_ms 9000: then a queue that does not let go resets the
                    GPU
 ok   debugfs       0 queues of 0 processes, 0 compute queues in runlists
+info patched       the driver is not patched: preempt uses debug-trap or criu
+                   fix: kernel-patch/README.md tells how to patch it: one call for many queues, no
+                        ptrace, holds that end with their owner
+ok   debug-trap    possible for any process: CAP_SYS_PTRACE
+ok   criu          possible for any process: CAP_SYS_PTRACE
+ok   observe       preempt sees by events that queues stopped, the runlist in debugfs where there
+                   are none
 
 Probes
 ok    kfd_procfs_add_queue
@@ -407,6 +419,10 @@ ok    kfd_process_restore_queues
 ok    suspend_queues
 ok    resume_queues
 ok    kfd_dbg_trap_disable
+n/a   kfd_gpreempt_note: the driver is not patched: there are no holds to be seen, and preempt
+        uses debug-trap or criu
+n/a   kfd_gpreempt_apply_node: the driver is not patched: there are no holds to be seen, and
+        preempt uses debug-trap or criu
 ok    kfd_hws_hang
 ok    kgd2kfd_pre_reset
 ok    kgd2kfd_post_reset
@@ -476,11 +492,14 @@ fn doctor_finds_what_is_wrong() {
 {"type":"check","data":{"name":"cwsr_enable","status":"warn","evidence":"0: running waves cannot be saved; preemption waits for them, and a kernel that outlasts the timeout resets the GPU","fix":"load amdgpu without cwsr_enable=0"}}
 {"type":"check","data":{"name":"timeout","status":"warn","evidence":"queue_preemption_timeout_ms 100: then a queue that does not let go resets the GPU; that is short","fix":"set it to 9000: a reset ends every job on every GPU of the machine"}}
 {"type":"check","data":{"name":"debugfs","status":"warn","evidence":"/sys/kernel/debug/kfd/mqds is not understood: the file is not empty but no process was found in it; this driver prints another format","fix":"report it with the file: this driver prints another format; `watch` does without"}}
+{"type":"check","data":{"name":"patched","status":"info","evidence":"the driver is not patched: preempt uses debug-trap or criu","fix":"kernel-patch/README.md tells how to patch it: one call for many queues, no ptrace, holds that end with their owner"}}
+{"type":"check","data":{"name":"debug-trap","status":"warn","evidence":"not possible with sched_policy 2: there is no hardware scheduler","fix":"load amdgpu without sched_policy=2"}}
+{"type":"check","data":{"name":"criu","status":"warn","evidence":"not possible: CAP_CHECKPOINT_RESTORE is missing","fix":"run as root, or `setcap cap_checkpoint_restore,cap_sys_ptrace+ep` on the program"}}
 "#]]);
     let last = text.lines().last().expect("there are lines");
     snapbox::Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).eq(
         last,
-        str![[r#"{"type":"verdict","data":{"watch":false,"lack":"permission","ok":9,"warn":6,"fail":1,"skip":0}}"#]],
+        str![[r#"{"type":"verdict","data":{"watch":false,"lack":"permission","ok":10,"info":1,"warn":8,"fail":1,"skip":0}}"#]],
     );
 }
 

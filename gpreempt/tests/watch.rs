@@ -52,7 +52,7 @@ fn a_life_in_80_columns() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
-1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
+1 GPU 52a1 (gfx942), 32 of 32 probes, 0 lost
      TIME EVENT   GPU:Q     TOOK PROCESS         DETAILS
  0.000000 attach                 kfd-load[212]   pid 5 in its namespace
  0.001200 map     52a1     3.0µs kfd-load[212]   create: 1 queue, 1 process
@@ -67,6 +67,10 @@ fn a_life_in_80_columns() {
  0.103001 restore 52a1      12µs kfd-load[212]   after 100ms (ttm)
  0.200000 suspend          900µs kfd-load[212]   1 of 2 queues by rocgdb[300]
  0.210000 resume            80µs kfd-load[212]   1 queue by rocgdb[300]
+ 0.220000 unmap   52a1      66µs rocgdb[300]     hold: fence 62µs lock 1.2µs
+ 0.220001 hold    52a1      70µs kfd-load[212]   2 queues by rocgdb[300]
+ 0.250001 release 52a1     5.0µs kfd-load[212]   2 queues after 30.0ms
+                                                 lease over
  9.300000 unmap   52a1     9.00s kfd-load[212]   destroy: ETIME fence 9.00s
  9.300010 reset   52a1                           begins: every process evicted
  9.400000 destroy 52a1:0         kfd-load[212]   after 9.40s by exit
@@ -75,11 +79,11 @@ fn a_life_in_80_columns() {
 
 "#]])
         .stderr_eq(str![[r#"
-gpreempt: 18 events in 9.40s, 0 lost
+gpreempt: 21 events in 9.40s, 0 lost
   process_attached 1, process_exited 1, queue_created 2, queue_updated 1
-  queue_destroyed 2, queue_rejected 1, runlist_unmapped 3, runlist_mapped 2
+  queue_destroyed 2, queue_rejected 1, runlist_unmapped 4, runlist_mapped 2
   process_evicted 1, process_restored 1, queues_suspended 1, queues_resumed 1
-  gpu_reset 1
+  gpu_reset 1, queues_held 1, queues_released 1
 
 "#]]);
 }
@@ -98,7 +102,7 @@ fn a_pipe_gets_long_lines_without_colour() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
-1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
+1 GPU 52a1 (gfx942), 32 of 32 probes, 0 lost
      TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
  0.001203 create  52a1:0   148µs kfd-load[212]            compute aql 64KiB prio 7 doorbell 0x1000
  0.002020 create  52a1:1   160µs kfd-load[212]            compute aql 64KiB prio 7 doorbell 0x1000
@@ -108,7 +112,7 @@ fn a_pipe_gets_long_lines_without_colour() {
 
 "#]])
         .stderr_eq(str![[r#"
-gpreempt: 5 events in 9.40s, 13 more left out by filters, 0 lost
+gpreempt: 5 events in 9.40s, 16 more left out by filters, 0 lost
   queue_created 2, process_evicted 1, process_restored 1, queues_suspended 1
 
 "#]]);
@@ -122,7 +126,7 @@ fn colours_are_few() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
-1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
+1 GPU 52a1 (gfx942), 32 of 32 probes, 0 lost
 [1m     TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS[0m
 [2m 0.003001[0m [33mevict[0m   52a1      80µs kfd-load[212]            ttm by kworker/u8:2[9]
 [2m 9.300010[0m [1m[31mreset[0m   52a1                                    [1m[31mbegins: every process evicted[0m
@@ -204,6 +208,9 @@ fn json_of_every_event() {
 {"type":"process_restored","data":{"ts_ns":1000103001000,"pid":212,"comm":"kfd-load","gpu_id":21153,"reason":"ttm","depth":0,"evicted_ns":100000000,"actor_pid":9,"actor_comm":"kworker/u8:2","total_ns":12000,"status":0}}
 {"type":"queues_suspended","data":{"ts_ns":1000200000000,"pid":212,"comm":"kfd-load","count":1,"requested":2,"actor_pid":300,"actor_comm":"rocgdb","total_ns":900000,"status":1}}
 {"type":"queues_resumed","data":{"ts_ns":1000210000000,"pid":212,"comm":"kfd-load","count":1,"requested":0,"actor_pid":300,"actor_comm":"rocgdb","total_ns":80000,"status":1}}
+{"type":"runlist_unmapped","data":{"ts_ns":1000220000000,"gpu_id":21153,"filter":"dynamic","cause":"hold","cause_pid":300,"cause_comm":"rocgdb","lock_wait_ns":1200,"fence_ns":62000,"total_ns":66000,"status":0}}
+{"type":"queues_held","data":{"ts_ns":1000220001000,"pid":212,"comm":"kfd-load","gpu_id":21153,"count":2,"owner_pid":300,"owner_comm":"rocgdb","cause":"ioctl","status":0,"lock_wait_ns":1200,"hw_ns":62000,"total_ns":70000}}
+{"type":"queues_released","data":{"ts_ns":1000250001000,"pid":212,"comm":"kfd-load","gpu_id":21153,"count":2,"owner_pid":300,"owner_comm":"rocgdb","cause":"lease","held_ns":30000000,"status":0,"lock_wait_ns":800,"hw_ns":0,"total_ns":5000}}
 {"type":"runlist_unmapped","data":{"ts_ns":1009300000000,"gpu_id":21153,"filter":"dynamic","cause":"destroy_queue","cause_pid":212,"cause_comm":"kfd-load","lock_wait_ns":0,"fence_ns":9000000000,"total_ns":9000000000,"status":-62}}
 {"type":"gpu_reset","data":{"ts_ns":1009300010000,"gpu_id":21153,"phase":"pre","total_ns":0}}
 {"type":"queue_destroyed","data":{"ts_ns":1009400000000,"pid":212,"comm":"kfd-load","gpu_id":21153,"queue_id":0,"created_ns":1000001203000,"lifetime_ns":9398797000,"cause":"process_exit","total_ns":0}}
@@ -284,7 +291,7 @@ fn queues_that_exist_are_told_first_and_once() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
-1 GPU 52a1 (gfx942), 30 of 30 probes, 0 lost
+1 GPU 52a1 (gfx942), 32 of 32 probes, 0 lost
      TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
  0.000000 exists  52a1:0         kfd-load[212]            compute ring 64KiB
  0.000000 exists  52a1:3         python3[500]             sdma ring 1MiB
@@ -327,11 +334,14 @@ fn filters_decide_what_is_shown_and_counted() {
             "startup",
             "queues_suspended",
             "queues_resumed",
+            "runlist_unmapped",
+            "queues_held",
+            "queues_released",
             "gpu_reset",
             "summary"
         ]
     );
-    assert_eq!(run(&["--comm", "roc*"]).len(), 5);
+    assert_eq!(run(&["--comm", "roc*"]).len(), 8);
     assert_eq!(
         types(&run(&["--comm", "nobody"])),
         ["startup", "gpu_reset", "summary"]

@@ -53,6 +53,7 @@ struct Verdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     lack: Option<Lack>,
     ok: usize,
+    info: usize,
     warn: usize,
     fail: usize,
     skip: usize,
@@ -92,6 +93,7 @@ fn verdict(report: &Report) -> Verdict {
         watch: report.lack().is_none(),
         lack: report.lack(),
         ok: count(Status::Ok),
+        info: count(Status::Info),
         warn: count(Status::Warn),
         fail: count(Status::Fail),
         skip: count(Status::Skip),
@@ -121,6 +123,7 @@ fn table(out: &mut impl Write, report: &Report, global: &Global) -> io::Result<(
     for check in &report.checks {
         let (word, paint) = match check.status {
             Status::Ok => ("ok", Paint::Good),
+            Status::Info => ("info", Paint::Faint),
             Status::Warn => ("warn", Paint::Attention),
             Status::Fail => ("FAIL", Paint::Bad),
             Status::Skip => ("skip", Paint::Faint),
@@ -153,6 +156,7 @@ fn table(out: &mut impl Write, report: &Report, global: &Global) -> io::Result<(
         let (word, paint) = match (probe.attached, &probe.reason) {
             (true, None) => ("ok", Paint::Good),
             (true, Some(_)) => ("other", Paint::Good),
+            (false, _) if !probe.applies => ("n/a", Paint::Faint),
             (false, _) if probe.required => ("FAIL", Paint::Bad),
             (false, _) => ("miss", Paint::Attention),
         };
@@ -167,7 +171,7 @@ fn table(out: &mut impl Write, report: &Report, global: &Global) -> io::Result<(
         if let Some(reason) = &probe.reason {
             line.push_str(&format!(": {reason}"));
         }
-        if !probe.attached {
+        if !probe.attached && probe.applies {
             line.push_str(&format!("; lost: {}", probe.lost_without));
         }
         entry(out, &paint.text(&format!("{word:5}"), color), &line, width)?;

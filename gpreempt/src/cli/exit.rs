@@ -23,6 +23,8 @@ pub enum Exit {
     NoPermission,
     /// Ended by this signal.
     Signal(u8),
+    /// As the command that was run ended.
+    Command(u8),
 }
 
 impl Exit {
@@ -36,7 +38,12 @@ impl Exit {
             Self::Unavailable => 69,
             Self::NoPermission => 77,
             Self::Signal(signal) => 128 + signal,
+            Self::Command(code) => code,
         }
+    }
+
+    pub(super) fn signal(signal: nix::sys::signal::Signal) -> Self {
+        Self::Signal(u8::try_from(signal as i32).unwrap_or(0))
     }
 
     fn of_code(code: u8) -> Self {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::{Exit, Failure};
+use crate::bench::record;
 use crate::sink::schema;
 
 /// Write the generated documents
@@ -19,6 +20,8 @@ impl Gen {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let files = [
             ("schema/watch.schema.json", schema::schema()),
+            ("schema/control.schema.json", schema::control_schema()),
+            ("schema/bench.schema.json", record::schema()),
             ("json-records.md", schema::page()),
         ];
         std::fs::create_dir_all(self.docs.join("schema"))

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Arguments, one file per verb, and exit codes.
 
+mod bench;
+mod control_args;
+mod control_out;
 mod doctor;
 mod exit;
 mod gen;
 mod output;
+mod preempt;
+mod reserve;
+mod resume;
+mod supervise;
 mod watch;
 
 use std::ffi::OsString;
@@ -47,14 +54,20 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Watch(watch::Watch),
+    Preempt(preempt::Preempt),
+    Resume(resume::Resume),
+    Reserve(reserve::Reserve),
+    Bench(bench::Bench),
     Doctor(doctor::Doctor),
     #[command(hide = true)]
     Gen(gen::Gen),
+    #[command(hide = true)]
+    Supervise(supervise::Supervise),
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 failed, 2 usage, 69 no GPU, driver or feature, 77 no permission,
-128+n ended by signal n.";
+Exit codes: 0 ok, 1 failed, 2 usage, 69 no GPU, driver, backend or feature, 77 no permission,
+128+n ended by signal n; where a COMMAND was run, its own.";
 
 /// Runs the program.
 #[must_use]
@@ -73,8 +86,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
+        Verb::Preempt(verb) => verb.run(&cli.global),
+        Verb::Resume(verb) => verb.run(&cli.global),
+        Verb::Reserve(verb) => verb.run(&cli.global),
+        Verb::Bench(verb) => verb.run(&cli.global),
         Verb::Doctor(verb) => verb.run(&cli.global),
         Verb::Gen(verb) => verb.run(),
+        Verb::Supervise(verb) => verb.run(),
     };
     match exit {
         Ok(exit) => exit.into(),

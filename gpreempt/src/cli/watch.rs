@@ -78,7 +78,8 @@ Examples:
 
 Types: process_attached process_exited queue_existing queue_created queue_updated
   queue_destroyed queue_rejected runlist_unmapped runlist_mapped process_evicted
-  process_restored queues_suspended queues_resumed gpu_reset";
+  process_restored queues_suspended queues_resumed gpu_reset
+  queues_held queues_released (by a patched driver)";
 
 /// How programs get to functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -112,7 +113,7 @@ impl FromStr for Export {
 }
 
 /// A plain number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
     }

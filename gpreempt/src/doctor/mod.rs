@@ -5,6 +5,7 @@
 mod driver;
 mod gpus;
 mod kernel;
+mod preempt;
 mod probes;
 
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ use crate::source::Probe;
 pub enum Status {
     /// As it should be.
     Ok,
+    /// Could be otherwise, and nothing is wrong with it as it is.
+    Info,
     /// Something works less well than it could.
     Warn,
     /// `watch` cannot start.
@@ -72,6 +75,13 @@ impl Check {
 
     fn skip(name: &'static str, evidence: impl Into<String>) -> Self {
         Self::new(name, Status::Skip, evidence)
+    }
+
+    fn info(name: &'static str, evidence: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            fix: Some(fix.into()),
+            ..Self::new(name, Status::Info, evidence)
+        }
     }
 
     fn warn(name: &'static str, evidence: impl Into<String>, fix: impl Into<String>) -> Self {
@@ -165,6 +175,7 @@ pub fn examine(root: &Root, profile: Option<&PathBuf>) -> Report {
         checks.push(gpus::cwsr(root));
         checks.extend(gpus::preemption_timeout(root));
         checks.push(driver::debugfs(root));
+        checks.extend(preempt::checks(root, symbols.as_ref()));
     }
     report
 }

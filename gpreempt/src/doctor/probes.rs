@@ -59,7 +59,8 @@ pub(super) fn replaced(symbols: &Symbols) -> Vec<Replaced> {
 
 pub(super) fn summary(probes: &[Probe]) -> Check {
     let here = probes.iter().filter(|probe| probe.attached).count();
-    let evidence = format!("{here} of {} functions can be probed", probes.len());
+    let all = probes.iter().filter(|probe| probe.applies).count();
+    let evidence = format!("{here} of {all} functions can be probed");
     let missing: Vec<&str> = probes
         .iter()
         .filter(|p| p.required && !p.attached)
@@ -77,7 +78,7 @@ pub(super) fn summary(probes: &[Probe]) -> Check {
             "update gpreempt: this driver is not supported by this version",
         );
     }
-    if here < probes.len() {
+    if here < all {
         return Check::warn(
             "probes",
             evidence,

@@ -126,7 +126,12 @@ impl<'a> Session<'a> {
 
     fn show(&mut self, happening: &Happening) {
         self.last_ns = self.last_ns.max(happening.ts_ns);
-        for pid in happening.pid.into_iter().chain([happening.actor_pid]) {
+        let others = [Some(happening.actor_pid), happening.event.owner_pid()];
+        for pid in happening
+            .pid
+            .into_iter()
+            .chain(others.into_iter().flatten())
+        {
             if self.model.wants_name(pid) {
                 self.model.learn(pid, task::comm(&self.root, pid));
             }
@@ -324,8 +329,10 @@ fn existing(queue: &SysfsQueue, comm: Comm, ts_ns: u64) -> Happening {
 }
 
 fn attached_and_missed(startup: &source::Startup) -> (usize, usize) {
-    let attached = startup.probes.iter().filter(|probe| probe.attached).count();
-    (attached, startup.probes.len() - attached)
+    let probes = || startup.probes.iter();
+    let attached = probes().filter(|probe| probe.attached).count();
+    let missed = probes().filter(|probe| probe.applies && !probe.attached);
+    (attached, missed.count())
 }
 
 fn sum(a: Counters, b: Counters) -> Counters {

@@ -7,8 +7,8 @@ use gpreempt_common::record::{self as rec, Body, Header};
 use zerocopy::FromBytes;
 
 use super::{
-    Cause, Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
-    ResetPhase, UnmapFilter,
+    Cause, Comm, Event, EvictReason, GpuId, Happening, Hold, HoldCause, Pid, QueueFormat, QueueId,
+    QueueType, ResetPhase, UnmapFilter,
 };
 
 /// A record that this version does not understand.
@@ -179,6 +179,28 @@ pub fn decode(bytes: &[u8]) -> Result<Happening, Undecoded> {
                 phase: ResetPhase::from_raw(b.phase),
             }
         }
+        rec::QUEUES_HELD => {
+            let b: rec::QueuesHeld = body(&header, rest)?;
+            Event::QueuesHeld(Hold {
+                gpu_id: GpuId(b.gpu_id),
+                count: b.count,
+                owner_pid: Pid::known(b.owner_pid),
+                cause: HoldCause::from_raw(b.cause),
+                lock_wait_ns: b.lock_wait_ns,
+                hw_ns: b.hw_ns,
+            })
+        }
+        rec::QUEUES_RELEASED => {
+            let b: rec::QueuesReleased = body(&header, rest)?;
+            Event::QueuesReleased(Hold {
+                gpu_id: GpuId(b.gpu_id),
+                count: b.count,
+                owner_pid: Pid::known(b.owner_pid),
+                cause: HoldCause::from_raw(b.cause),
+                lock_wait_ns: b.lock_wait_ns,
+                hw_ns: b.hw_ns,
+            })
+        }
         kind => {
             return Err(Undecoded::UnknownKind {
                 kind,
@@ -286,6 +308,33 @@ mod tests {
                 fence_ns: 2
             }
         );
+    }
+
+    #[test]
+    fn holds_name_their_owner_and_cause() {
+        let body = rec::QueuesReleased {
+            lock_wait_ns: 3,
+            hw_ns: 4,
+            gpu_id: 0x52a1,
+            count: 2,
+            owner_pid: 300,
+            cause: rec::hold_cause::LEASE,
+        };
+        let hold = Hold {
+            gpu_id: GpuId(0x52a1),
+            count: 2,
+            owner_pid: Some(Pid(300)),
+            cause: HoldCause::Lease,
+            lock_wait_ns: 3,
+            hw_ns: 4,
+        };
+        let bytes = bytes(&header(rec::QUEUES_RELEASED, 32), body.as_bytes());
+        assert_eq!(decode(&bytes).unwrap().event, Event::QueuesReleased(hold));
+        assert_eq!(HoldCause::from_raw(77), HoldCause::Unknown);
+        // Every cause has its own name, in the order of the driver's numbers.
+        for (raw, cause) in (0..7).zip(HoldCause::ALL) {
+            assert_eq!(HoldCause::from_raw(raw), *cause);
+        }
     }
 
     #[test]

@@ -57,6 +57,10 @@ vocabulary! {
         QueuesResumed = "queues_resumed",
         /// A GPU hung or was reset.
         GpuReset = "gpu_reset",
+        /// Queues of a process on a node were held (patched driver).
+        QueuesHeld = "queues_held",
+        /// Queues of a process on a node were released (patched driver).
+        QueuesReleased = "queues_released",
     }
 }
 
@@ -98,6 +102,12 @@ vocabulary! {
         Reset = "reset",
         /// Start or stop of the scheduler.
         Scheduler = "scheduler",
+        /// Queues are held; the process is the owner of the hold.
+        Hold = "hold",
+        /// Held queues are released; the process is the owner of the hold.
+        Release = "release",
+        /// A reservation parks queues or lets them go; the process is its owner.
+        Reserve = "reserve",
         /// Nothing on the thread named a cause.
         Other = "other",
     }
@@ -121,6 +131,9 @@ impl Cause {
             c::CRIU => Self::Criu,
             c::RESET => Self::Reset,
             c::SCHEDULER => Self::Scheduler,
+            c::HOLD => Self::Hold,
+            c::RELEASE => Self::Release,
+            c::RESERVE => Self::Reserve,
             _ => Self::Other,
         }
     }
@@ -161,6 +174,46 @@ impl EvictReason {
             r::CRIU_CHECKPOINT => Self::CriuCheckpoint,
             r::CRIU_RESTORE => Self::CriuRestore,
             r::UNTRIGGERED => Self::Untriggered,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+vocabulary! {
+    /// Why queues were held or released.
+    HoldCause {
+        /// The owner asked for it.
+        Ioctl = "ioctl",
+        /// A privileged process released what another one held.
+        Force = "force",
+        /// The lease ended.
+        Lease = "lease",
+        /// The owner closed its file.
+        FdClose = "fd_close",
+        /// The owner exited or executed another program.
+        OwnerExit = "owner_exit",
+        /// A reservation parked queues or let them go.
+        Reservation = "reservation",
+        /// A queue was created held, because its process is held.
+        Inherit = "inherit",
+        /// A cause that this version does not know.
+        Unknown = "unknown",
+    }
+}
+
+impl HoldCause {
+    /// From the number in a record.
+    #[must_use]
+    pub fn from_raw(raw: u32) -> Self {
+        use record::hold_cause as c;
+        match raw {
+            c::IOCTL => Self::Ioctl,
+            c::FORCE => Self::Force,
+            c::LEASE => Self::Lease,
+            c::FD_CLOSE => Self::FdClose,
+            c::OWNER_EXIT => Self::OwnerExit,
+            c::RESERVATION => Self::Reservation,
+            c::INHERIT => Self::Inherit,
             _ => Self::Unknown,
         }
     }

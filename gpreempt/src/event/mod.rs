@@ -8,7 +8,9 @@ mod text;
 
 pub use decode::{decode, Undecoded};
 pub use id::{GpuId, Pid, QueueId};
-pub use kind::{Cause, EvictReason, Kind, QueueFormat, QueueType, ResetPhase, UnmapFilter};
+pub use kind::{
+    Cause, EvictReason, HoldCause, Kind, QueueFormat, QueueType, ResetPhase, UnmapFilter,
+};
 pub use text::{Comm, Escaped};
 
 /// Something that happened, as a record told it.
@@ -174,6 +176,27 @@ pub enum Event {
         /// Where it stands.
         phase: ResetPhase,
     },
+    /// A patched driver held queues of a process on a node.
+    QueuesHeld(Hold),
+    /// A patched driver released queues of a process on a node.
+    QueuesReleased(Hold),
+}
+
+/// What a patched driver says of queues that it held or released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Node.
+    pub gpu_id: GpuId,
+    /// Queues whose hold was set or cleared.
+    pub count: u32,
+    /// Owner of the hold.
+    pub owner_pid: Option<Pid>,
+    /// Why.
+    pub cause: HoldCause,
+    /// Wait for the lock of the node's scheduler.
+    pub lock_wait_ns: u64,
+    /// Time that the hardware scheduler took; 0 = it was not asked.
+    pub hw_ns: u64,
 }
 
 impl Event {
@@ -195,6 +218,8 @@ impl Event {
             Self::QueuesSuspended { .. } => Kind::QueuesSuspended,
             Self::QueuesResumed { .. } => Kind::QueuesResumed,
             Self::GpuReset { .. } => Kind::GpuReset,
+            Self::QueuesHeld(_) => Kind::QueuesHeld,
+            Self::QueuesReleased(_) => Kind::QueuesReleased,
         }
     }
 
@@ -210,7 +235,9 @@ impl Event {
             | Self::RunlistMapped { gpu_id, .. }
             | Self::ProcessEvicted { gpu_id, .. }
             | Self::ProcessRestored { gpu_id, .. }
-            | Self::GpuReset { gpu_id, .. } => Some(gpu_id),
+            | Self::GpuReset { gpu_id, .. }
+            | Self::QueuesHeld(Hold { gpu_id, .. })
+            | Self::QueuesReleased(Hold { gpu_id, .. }) => Some(gpu_id),
             Self::ProcessAttached { .. }
             | Self::ProcessExited { .. }
             | Self::QueueRejected
@@ -227,6 +254,15 @@ impl Event {
             | Self::QueueCreated { queue_id, .. }
             | Self::QueueUpdated { queue_id, .. }
             | Self::QueueDestroyed { queue_id, .. } => Some(queue_id),
+            _ => None,
+        }
+    }
+
+    /// The process by whose will it happened, where the record names it beside the process that it is about.
+    #[must_use]
+    pub fn owner_pid(&self) -> Option<Pid> {
+        match self {
+            Self::QueuesHeld(hold) | Self::QueuesReleased(hold) => hold.owner_pid,
             _ => None,
         }
     }

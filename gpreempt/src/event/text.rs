@@ -10,7 +10,7 @@ use gpreempt_common::record::COMM_BYTES;
 use serde::{Serialize, Serializer};
 
 /// Name of a process as the kernel keeps it. Printed and serialised escaped.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Comm([u8; COMM_BYTES]);
 
 impl Comm {

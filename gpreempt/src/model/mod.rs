@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Events, and what was there at the start, to the state of every process, queue and GPU. Pure: no I/O and no clock.
 
+mod holds;
 mod names;
 mod tally;
 
@@ -8,11 +9,13 @@ use std::collections::hash_map::Entry;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub use holds::Held;
 pub use tally::Tally;
 
 use crate::event::{
     Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
 };
+use holds::Holds;
 use names::Names;
 
 /// A process that has /dev/kfd open.
@@ -94,6 +97,10 @@ pub struct Context {
     pub comm: Option<Comm>,
     /// Name of the process whose thread made the call.
     pub actor_comm: Option<Comm>,
+    /// Name of the process that owns the hold.
+    pub owner_comm: Option<Comm>,
+    /// From the hold that stopped the first queue of the process on the node to the release of the last.
+    pub held_ns: Option<u64>,
     /// When the queue was created.
     pub created_ns: Option<u64>,
     /// How long the queue or the attachment of the process lasted.
@@ -115,6 +122,7 @@ pub struct Model {
     queues: HashMap<QueueKey, Queue>,
     gpus: HashMap<GpuId, Gpu>,
     evictions: HashMap<(Pid, GpuId), Eviction>,
+    holds: Holds,
     names: Names,
     tally: Tally,
 }
@@ -127,6 +135,7 @@ impl Model {
         let mut context = Context {
             comm: pid.and_then(|pid| self.comm(pid)),
             actor_comm: self.comm(happening.actor_pid),
+            owner_comm: happening.event.owner_pid().and_then(|pid| self.comm(pid)),
             ..Context::default()
         };
         match happening.event {
@@ -245,6 +254,14 @@ impl Model {
                         .created_ns
                         .map(|created| ts_ns.saturating_sub(created));
                 }
+                if let Some(pid) = pid.filter(|pid| self.holds.any(*pid, gpu_id)) {
+                    let left = self
+                        .queues
+                        .keys()
+                        .filter(|key| key.pid == pid && key.gpu_id == gpu_id)
+                        .count();
+                    self.holds.at_most(pid, gpu_id, left);
+                }
             }
             Event::RunlistUnmapped { gpu_id, .. } => {
                 let gpu = self.gpus.entry(gpu_id).or_default();
@@ -286,6 +303,14 @@ impl Model {
                     context.reason = self.evictions.get(&(pid, gpu_id)).map(|e| e.reason);
                 }
             }
+            Event::QueuesHeld(hold) => {
+                if let Some(pid) = pid {
+                    self.holds.hold(pid, &hold, ts_ns);
+                }
+            }
+            Event::QueuesReleased(hold) => {
+                context.held_ns = pid.and_then(|pid| self.holds.release(pid, &hold, ts_ns));
+            }
             Event::GpuReset { gpu_id, phase } => {
                 if phase != crate::event::ResetPhase::Post {
                     self.gpus.entry(gpu_id).or_default().resets += 1;
@@ -324,6 +349,7 @@ impl Model {
                 old.remove();
                 self.queues.retain(|key, _| key.pid != pid);
                 self.evictions.retain(|(owner, _), _| *owner != pid);
+                self.holds.forget(pid);
             }
         }
         self.names.forget(pid);
@@ -346,6 +372,7 @@ impl Model {
         // Its queues follow with records of their own, from the worker that tears it down.
         self.names.learn(pid, named(comm).or(context.comm));
         self.evictions.retain(|(owner, _), _| *owner != pid);
+        self.holds.forget(pid);
     }
 
     /// The name of a process, if it was ever told.
@@ -391,6 +418,12 @@ impl Model {
         self.gpus.get(&gpu_id)
     }
 
+    /// What is held of a process on a node, as far as seen: queues held before the start are not known.
+    #[must_use]
+    pub fn held(&self, pid: Pid, gpu_id: GpuId) -> Held {
+        self.holds.get(pid, gpu_id)
+    }
+
     /// Events by kind, and losses.
     #[must_use]
     pub fn tally(&self) -> &Tally {
@@ -408,6 +441,7 @@ impl Model {
         self.queues.clear();
         self.gpus.clear();
         self.evictions.clear();
+        self.holds.clear();
         self.tally.source_restarted();
     }
 }

@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Cause, Kind, UnmapFilter};
+use crate::event::{Cause, Hold, HoldCause, Kind, UnmapFilter};
 
 const GPU: GpuId = GpuId(0x52a1);
 
@@ -170,6 +170,46 @@ fn nested_evictions_count_from_the_first_to_the_last() {
     assert_eq!(stray.evicted_ns, None);
 }
 
+fn hold(count: u32, cause: HoldCause) -> Hold {
+    Hold {
+        gpu_id: GPU,
+        count,
+        owner_pid: Some(Pid(300)),
+        cause,
+        lock_wait_ns: 0,
+        hw_ns: 0,
+    }
+}
+
+#[test]
+fn a_held_process_is_known_by_node_and_owner() {
+    let mut model = Model::default();
+    model.learn(Pid(300), Some(comm("gpreempt")));
+    for queue in 0..3 {
+        model.apply(&at(100, 7, created(queue)));
+    }
+    let held = Event::QueuesHeld(hold(3, HoldCause::Ioctl));
+    let context = model.apply(&at(200, 7, held));
+    assert_eq!(context.comm, Some(comm("job")));
+    assert_eq!(context.owner_comm, Some(comm("gpreempt")));
+    let state = model.held(Pid(7), GPU);
+    assert_eq!((state.queues, state.owner_pid), (3, Some(Pid(300))));
+    // Destroyed while held: nobody releases it.
+    model.apply(&at(300, 7, destroyed(0)));
+    assert_eq!(model.held(Pid(7), GPU).queues, 2);
+    let released = Event::QueuesReleased(hold(2, HoldCause::Lease));
+    assert_eq!(model.apply(&at(500, 7, released)).held_ns, Some(300));
+    assert_eq!(model.held(Pid(7), GPU).queues, 0);
+    model.apply(&at(600, 7, held));
+    let exited = Event::ProcessExited {
+        start_boottime_ns: 1,
+        ns_pid: None,
+        comm: comm("job"),
+    };
+    model.apply(&at(700, 7, exited));
+    assert_eq!(model.held(Pid(7), GPU).queues, 0);
+}
+
 #[test]
 fn names_outlive_the_process_for_its_teardown() {
     let mut model = Model::default();
@@ -313,6 +353,8 @@ fn any_happening() -> impl Strategy<Value = Happening> {
             comm: comm("job")
         }),
         Just(Event::QueueRejected),
+        (0u32..3).prop_map(|count| Event::QueuesHeld(hold(count, HoldCause::Ioctl))),
+        (0u32..3).prop_map(|count| Event::QueuesReleased(hold(count, HoldCause::Lease))),
     ];
     (any::<u64>(), 0u32..4, event).prop_map(|(ts_ns, pid, event)| at(ts_ns, pid, event))
 }

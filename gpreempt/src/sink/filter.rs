@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which events are shown. An event must pass every kind of filter that is given; of one kind, any value will do.
 
-use std::fmt;
-use std::str::FromStr;
-
-use crate::event::{Comm, Event, GpuId, Happening, Kind, Pid};
+use crate::event::{Event, Happening, Kind, Pid};
+pub use crate::kfd::name::{CommGlob, GpuArg};
 use crate::model::Context;
 
 /// What the user asked to see; empty = everything.
@@ -26,8 +24,12 @@ impl Filter {
     pub fn shows(&self, happening: &Happening, context: &Context) -> bool {
         let event = &happening.event;
         let of_all_processes = matches!(event, Event::GpuReset { .. });
-        let pids = [happening.pid, Pid::known(happening.actor_pid.0)];
-        let comms = [context.comm, context.actor_comm];
+        let pids = [
+            happening.pid,
+            Pid::known(happening.actor_pid.0),
+            event.owner_pid(),
+        ];
+        let comms = [context.comm, context.actor_comm, context.owner_comm];
         passes(&self.kinds, |kind| *kind == event.kind())
             && passes(&self.gpus, |gpu| {
                 event.gpu_id().is_some_and(|id| gpu.is(id))
@@ -44,75 +46,10 @@ fn passes<T>(wanted: &[T], fits: impl Fn(&T) -> bool) -> bool {
     wanted.is_empty() || wanted.iter().any(fits)
 }
 
-/// A node as the user names it: hexadecimal as tables and the driver's debugfs print it, or decimal as in JSON and sysfs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GpuArg {
-    decimal: Option<u32>,
-    hex: Option<u32>,
-}
-
-impl GpuArg {
-    /// Whether it names this node.
-    #[must_use]
-    pub fn is(self, gpu: GpuId) -> bool {
-        self.decimal == Some(gpu.0) || self.hex == Some(gpu.0)
-    }
-}
-
-impl FromStr for GpuArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (decimal, digits) = match text.strip_prefix("0x") {
-            Some(digits) => (None, digits),
-            None => (text.parse().ok(), text),
-        };
-        let hex = u32::from_str_radix(digits, 16).ok();
-        if decimal.is_none() && hex.is_none() {
-            return Err(
-                "expected a gpu_id: 52a1 or 0x52a1 as tables print it, 21153 as JSON does"
-                    .to_owned(),
-            );
-        }
-        Ok(Self { decimal, hex })
-    }
-}
-
-/// A shell pattern for process names: `*`, `?`, `[abc]`.
-#[derive(Clone, Debug)]
-pub struct CommGlob(glob::Pattern);
-
-impl CommGlob {
-    /// Matches the name as it is shown, that is escaped.
-    #[must_use]
-    pub fn matches(&self, comm: &Comm) -> bool {
-        match std::str::from_utf8(comm.as_bytes()) {
-            Ok(plain) if self.0.matches(plain) => true,
-            _ => self.0.matches(&comm.to_string()),
-        }
-    }
-}
-
-impl fmt::Display for CommGlob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for CommGlob {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        glob::Pattern::new(text)
-            .map(Self)
-            .map_err(|e| e.msg.to_owned())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Cause, ResetPhase, UnmapFilter};
+    use crate::event::{Cause, Comm, GpuId, Hold, HoldCause, ResetPhase, UnmapFilter};
 
     fn unmap(pid: u32, actor: u32) -> Happening {
         let gpu_id = GpuId(0x52a1);
@@ -142,6 +79,38 @@ mod tests {
         assert!(filter.shows(&unmap(7, 1), &Context::default()));
         assert!(filter.shows(&unmap(1, 7), &Context::default()));
         assert!(!filter.shows(&unmap(1, 2), &Context::default()));
+    }
+
+    #[test]
+    fn the_owner_of_a_hold_finds_what_a_worker_did_for_it() {
+        let hold = Hold {
+            gpu_id: GpuId(0x52a1),
+            count: 1,
+            owner_pid: Some(Pid(300)),
+            cause: HoldCause::Lease,
+            lock_wait_ns: 0,
+            hw_ns: 0,
+        };
+        let released = Happening {
+            event: Event::QueuesReleased(hold),
+            ..unmap(7, 2)
+        };
+        let context = Context {
+            owner_comm: Some(Comm::from_procfs(b"gpreempt\n")),
+            ..Context::default()
+        };
+        let of = |pid| Filter {
+            pids: vec![Pid(pid)],
+            ..Filter::default()
+        };
+        assert!(of(300).shows(&released, &context));
+        assert!(of(7).shows(&released, &context));
+        assert!(!of(8).shows(&released, &context));
+        let filter = Filter {
+            comms: vec!["gpre*".parse().unwrap()],
+            ..Filter::default()
+        };
+        assert!(filter.shows(&released, &context));
     }
 
     #[test]
@@ -182,27 +151,5 @@ mod tests {
             ..Filter::default()
         };
         assert!(!other_gpu.shows(&reset, &Context::default()));
-    }
-
-    #[test]
-    fn a_gpu_is_named_either_way() {
-        let gpu = GpuId(0x5201);
-        for text in ["5201", "0x5201", "20993"] {
-            assert!(text.parse::<GpuArg>().unwrap().is(gpu), "{text}");
-        }
-        assert!("gpu0".parse::<GpuArg>().is_err());
-    }
-
-    #[test]
-    fn names_match_as_shells_do() {
-        let glob: CommGlob = "kworker/*:[0-9]".parse().unwrap();
-        assert!(
-            glob.matches(&Comm::from_procfs(b"kworker/0:1\n")),
-            "a slash is nothing special"
-        );
-        assert!(!glob.matches(&Comm::from_procfs(b"python3\n")));
-        let escaped: CommGlob = "a*".parse().unwrap();
-        assert!(escaped.matches(&Comm::from_procfs(b"a\xff\n")));
-        assert!("[".parse::<CommGlob>().is_err());
     }
 }

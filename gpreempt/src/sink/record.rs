@@ -15,8 +15,8 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::event::{
-    Cause, Comm, EvictReason, GpuId, Kind, Pid, QueueFormat, QueueId, QueueType, ResetPhase,
-    UnmapFilter,
+    Cause, Comm, EvictReason, GpuId, HoldCause, Kind, Pid, QueueFormat, QueueId, QueueType,
+    ResetPhase, UnmapFilter,
 };
 
 /// A 64-bit id, written as a string of decimal digits: JSON numbers are exact to 2^53 only in many readers.
@@ -65,6 +65,10 @@ pub enum Record {
     QueuesResumed(QueuesResumed),
     /// A GPU hung or was reset.
     GpuReset(GpuReset),
+    /// A patched driver held queues of a process on a node, or a reservation parked them.
+    QueuesHeld(QueuesHeld),
+    /// A patched driver let held queues of a process on a node go, or a reservation did.
+    QueuesReleased(QueuesReleased),
     /// Records were lost: the stream has a gap before this line.
     Lost(Lost),
     /// The driver went away or came back.
@@ -117,6 +121,9 @@ pub struct Probe {
     pub attached: bool,
     /// Without it `watch` refuses to start.
     pub required: bool,
+    /// False for a function that only a patched driver has, where the driver is not patched: nothing is missing then, and
+    /// `probes_missed` does not count it.
+    pub applies: bool,
     /// What the stream lacks while it is not attached.
     pub lost_without: String,
     /// Why it is not attached.
@@ -511,6 +518,71 @@ pub struct GpuReset {
     /// Where it stands.
     pub phase: ResetPhase,
     /// Duration of the probed call.
+    pub total_ns: u64,
+}
+
+/// `queues_held`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct QueuesHeld {
+    /// When, after the hardware answered.
+    pub ts_ns: u64,
+    /// Process whose queues are held.
+    pub pid: Option<Pid>,
+    /// Its name, escaped.
+    #[schemars(with = "Option<String>")]
+    pub comm: Option<Comm>,
+    /// Node.
+    pub gpu_id: GpuId,
+    /// Queues that were not held before.
+    pub count: u32,
+    /// Process that holds them, or reserved.
+    pub owner_pid: Option<Pid>,
+    /// Its name, escaped.
+    #[schemars(with = "Option<String>")]
+    pub owner_comm: Option<Comm>,
+    /// Why.
+    pub cause: HoldCause,
+    /// 0, or a negative error number: -62 (ETIME) is a queue that did not let go, and a GPU reset follows.
+    pub status: i32,
+    /// Wait for the lock of the node's scheduler.
+    pub lock_wait_ns: u64,
+    /// From asking the hardware scheduler to its answer; 0 = it was not asked.
+    pub hw_ns: u64,
+    /// What the driver did on this node, both of these included.
+    pub total_ns: u64,
+}
+
+/// `queues_released`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct QueuesReleased {
+    /// When, after the queues were submitted.
+    pub ts_ns: u64,
+    /// Process whose queues were held.
+    pub pid: Option<Pid>,
+    /// Its name, escaped.
+    #[schemars(with = "Option<String>")]
+    pub comm: Option<Comm>,
+    /// Node.
+    pub gpu_id: GpuId,
+    /// Queues that are no longer held.
+    pub count: u32,
+    /// Process that held them, or reserved; for `force`, the one that forced it.
+    pub owner_pid: Option<Pid>,
+    /// Its name, escaped.
+    #[schemars(with = "Option<String>")]
+    pub owner_comm: Option<Comm>,
+    /// Why.
+    pub cause: HoldCause,
+    /// Since the first queue of the process on the node was held; only with the release of the last, if that was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_ns: Option<u64>,
+    /// 0, or a negative error number.
+    pub status: i32,
+    /// Wait for the lock of the node's scheduler.
+    pub lock_wait_ns: u64,
+    /// From asking the hardware scheduler to take what runs off to its answer; 0 = it was not asked: nothing else ran.
+    pub hw_ns: u64,
+    /// What the driver did on this node, both of these included.
     pub total_ns: u64,
 }
 

@@ -4,21 +4,31 @@
 use std::fmt::Write as _;
 
 use schemars::generate::SchemaSettings;
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use super::record::{Record, SCHEMA};
+use crate::control::report::ControlRecord;
 
 /// JSON schema (draft 2020-12) of one line of `watch --format json`.
 #[must_use]
 pub fn schema() -> String {
+    schema_of::<Record>("one line of gpreempt watch --format json")
+}
+
+/// JSON schema (draft 2020-12) of one line of `preempt`, `resume` or `reserve` with `--format json`.
+#[must_use]
+pub fn control_schema() -> String {
+    schema_of::<ControlRecord>("one line of gpreempt preempt, resume or reserve --format json")
+}
+
+/// JSON schema (draft 2020-12) of a type, as the text of a file.
+pub(crate) fn schema_of<T: JsonSchema>(title: &str) -> String {
     let mut schema = SchemaSettings::draft2020_12()
         .for_serialize()
         .into_generator()
-        .into_root_schema_for::<Record>();
-    schema.insert(
-        "title".to_owned(),
-        "one line of gpreempt watch --format json".into(),
-    );
+        .into_root_schema_for::<T>();
+    schema.insert("title".to_owned(), title.into());
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
     text
@@ -27,9 +37,6 @@ pub fn schema() -> String {
 /// The page, in Markdown.
 #[must_use]
 pub fn page() -> String {
-    let schema: Value = serde_json::from_str(&schema()).unwrap_or_default();
-    let none = Map::new();
-    let definitions = schema["$defs"].as_object().unwrap_or(&none);
     let mut page = String::new();
     let _ = writeln!(
         page,
@@ -42,7 +49,7 @@ pub fn page() -> String {
          - `ts_ns` is CLOCK_BOOTTIME in nanoseconds at the return of the observed call. `startup` pairs one `ts_ns` with the\n  \
            time of day.\n\
          - Durations (`total_ns`, `fence_ns`, `lock_wait_ns`) are measured in the kernel between entry and return of one call\n  \
-           on one thread.\n\
+           on one thread; those of `queues_held` and `queues_released` by the patched driver itself.\n\
          - A queue is (`pid`, `gpu_id`, `queue_id`, `created_ns`): queue ids start at 0 in every process and are used again.\n  \
            A process is (`pid`, `start_boottime_ns`). A GPU is a KFD node; a partitioned GPU has several.\n\
          - 64-bit ids that may exceed 2^53 are strings.\n\
@@ -50,6 +57,28 @@ pub fn page() -> String {
            and bytes that are not UTF-8 appear as `\\n`, `\\x1b`, `\\u{{202e}}`, `\\xff`; a backslash as `\\\\`.\n\
          - A field marked *optional* is left out where its value is not known.\n"
     );
+    records(&mut page, &schema(), "# Objects and words");
+    page.push_str(
+        "# JSON records of `gpreempt preempt`, `resume` and `reserve`\n\n\
+         One object a line, as above; [schema/control.schema.json](schema/control.schema.json) describes them to programs. `preempt` writes\n\
+         [`preempted`](#preempted) when the queues stopped and [`resumed`](#resumed) when they run again. Durations are measured as each field\n\
+         says. A field that is null is not known, or there is none.\n\n",
+    );
+    records(
+        &mut page,
+        &control_schema(),
+        "# Objects and words of these records",
+    );
+    page.truncate(page.trim_end().len());
+    page.push('\n');
+    page
+}
+
+/// A table for each record, then one for each object, and the words of each enumeration.
+fn records(page: &mut String, schema: &str, objects: &str) {
+    let schema: Value = serde_json::from_str(schema).unwrap_or_default();
+    let none = Map::new();
+    let definitions = schema["$defs"].as_object().unwrap_or(&none);
     for variant in schema["oneOf"].as_array().into_iter().flatten() {
         let name = variant["properties"]["type"]["const"]
             .as_str()
@@ -60,12 +89,12 @@ pub fn page() -> String {
             variant["description"].as_str().unwrap_or_default()
         );
         object(
-            &mut page,
+            page,
             resolve(&variant["properties"]["data"], definitions),
             definitions,
         );
     }
-    page.push_str("# Objects and words\n\n");
+    let _ = writeln!(page, "{objects}\n");
     for (name, definition) in definitions {
         if is_record(name, &schema) {
             continue;
@@ -73,7 +102,7 @@ pub fn page() -> String {
         let description = definition["description"].as_str().unwrap_or_default();
         if definition["properties"].is_object() {
             let _ = writeln!(page, "## {name}\n{description}\n");
-            object(&mut page, definition, definitions);
+            object(page, definition, definitions);
         } else if let Some(words) = words(definition) {
             let _ = writeln!(page, "## {name}\n{description}\n");
             for (word, meaning) in words {
@@ -82,9 +111,6 @@ pub fn page() -> String {
             page.push('\n');
         }
     }
-    page.truncate(page.trim_end().len());
-    page.push('\n');
-    page
 }
 
 fn is_record(name: &str, schema: &Value) -> bool {

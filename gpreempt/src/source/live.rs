@@ -126,6 +126,7 @@ pub struct ProgramCost {
 /// Programs attached to the running kernel. Dropped, they are detached in the background, see [`Live::stop`].
 pub struct Live {
     startup: Startup,
+    own_pid: u32,
     attached: Attached,
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
@@ -201,16 +202,25 @@ impl Live {
         }
 
         let programs = Programs::new(&resolved.offsets, options.ring_bytes).map_err(from_kernel)?;
-        verify::self_check(&programs, &resolved.offsets).map_err(|error| match denied(&error) {
-            true => from_kernel(error),
-            false => LiveError::NoOffsets(format!("{error:#}")),
-        })?;
+        let own_pid =
+            verify::self_check(&programs, &resolved.offsets).map_err(|error| {
+                match denied(&error) {
+                    true => from_kernel(error),
+                    false => LiveError::NoOffsets(format!("{error:#}")),
+                }
+            })?;
         let mut attached = Attached::new(kprobes, fentry);
         let mut probes = Vec::new();
         let mut failed = Vec::new();
         for planned in &planned {
             if planned.symbols.is_empty() {
                 probes.push(planned.to_probe(false, None));
+                continue;
+            }
+            if planned.wanted.patched && !resolved.knows_holds() {
+                let reason = "the offsets of kfd_gpreempt_op and kfd_gpreempt_note are not known: extract the profile again \
+                              from the patched driver";
+                probes.push(planned.to_probe(false, Some(reason.to_owned())));
                 continue;
             }
             match attached.attach(&programs, &symbols, planned) {
@@ -246,6 +256,7 @@ impl Live {
         };
         Ok(Self {
             startup,
+            own_pid,
             attached,
             ring,
             counters,
@@ -258,6 +269,12 @@ impl Live {
     #[must_use]
     pub fn startup(&self) -> &Startup {
         &self.startup
+    }
+
+    /// This process as records name it: in the initial pid namespace.
+    #[must_use]
+    pub fn own_pid(&self) -> u32 {
+        self.own_pid
     }
 
     /// Waits until there are records, then hands over all of them. Cancel-safe: no record is lost when the future is dropped.

@@ -50,6 +50,9 @@ pub struct Probe {
     pub attached: bool,
     /// Without it `watch` refuses to start.
     pub required: bool,
+    /// False for a function that only a driver with this project's patches has, and this one is not patched: nothing is
+    /// missing then.
+    pub applies: bool,
     /// What is missing from the stream while it is not attached.
     pub lost_without: String,
     /// Why it is not attached: absent symbol, inlined here and what replaces it, kernel error.
@@ -77,4 +80,7 @@ pub enum ProbeSet {
     Minimal,
     /// Runlists, evictions, suspends and resets too.
     Full,
+    /// What `control` needs to see that queues were stopped and restarted: runlists and who caused them.
+    #[value(skip)]
+    Control,
 }

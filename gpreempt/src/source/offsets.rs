@@ -21,6 +21,20 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// Whether the records of holds can be read: true of a driver with this project's patches, and of no other.
+    #[must_use]
+    pub fn knows_holds(&self) -> bool {
+        FIELDS
+            .iter()
+            .filter(|field| {
+                field
+                    .places
+                    .iter()
+                    .any(|(strukt, _)| strukt.starts_with("kfd_gpreempt_"))
+            })
+            .all(|field| self.missing.iter().all(|(name, _)| *name != field.name))
+    }
+
     /// Required fields that are missing, as `name (struct.member)`.
     #[must_use]
     pub fn missing_required(&self) -> Vec<String> {
@@ -105,7 +119,21 @@ mod tests {
             resolved.missing_required(),
             ["queue_process (queue.process)"]
         );
+        assert!(resolved.knows_holds());
         assert_eq!(resolved.offsets.queue_process, UNKNOWN);
         assert_eq!(resolved.offsets.queue_device, 1);
+    }
+
+    #[test]
+    fn holds_are_read_only_if_every_member_is_known() {
+        for lacking in ["hold_op_kind", "hold_note_total_ns"] {
+            let resolved = table(
+                FIELDS
+                    .iter()
+                    .map(|field| (field.name != lacking).then_some(8)),
+            );
+            assert!(!resolved.knows_holds(), "{lacking}");
+            assert!(resolved.missing_required().is_empty());
+        }
     }
 }

@@ -4,6 +4,9 @@
 use std::{fs, path::Path};
 
 /// Capabilities of include/uapi/linux/capability.h that observing needs.
+/// And that stopping queues by the stock driver's means needs.
+const CAP_SYS_PTRACE: (u32, &str) = (19, "CAP_SYS_PTRACE");
+const CAP_CHECKPOINT_RESTORE: (u32, &str) = (40, "CAP_CHECKPOINT_RESTORE");
 const CAP_SYS_ADMIN: (u32, &str) = (21, "CAP_SYS_ADMIN");
 const CAP_PERFMON: (u32, &str) = (38, "CAP_PERFMON");
 const CAP_BPF: (u32, &str) = (39, "CAP_BPF");
@@ -51,6 +54,18 @@ impl Capabilities {
     #[must_use]
     pub fn can_use_fentry(self) -> bool {
         self.has(CAP_SYS_ADMIN)
+    }
+
+    /// Processes of other users, and more than Yama allows, can be traced.
+    #[must_use]
+    pub fn can_trace_all(self) -> bool {
+        self.has(CAP_SYS_PTRACE)
+    }
+
+    /// `kfd_ioctl_criu` asks for one of two (`checkpoint_restore_ns_capable`, Linux 5.18 to 7.3).
+    #[must_use]
+    pub fn can_checkpoint(self) -> bool {
+        self.has(CAP_CHECKPOINT_RESTORE) || self.has(CAP_SYS_ADMIN)
     }
 }
 
@@ -105,5 +120,14 @@ mod tests {
         assert_eq!(of("0000008000000000").missing(), ["CAP_PERFMON"]);
         assert!(of("000000c000000000").missing().is_empty());
         assert!(!of("000000c000000000").can_use_fentry());
+    }
+
+    #[test]
+    fn what_stopping_takes() {
+        assert!(of("0000000000080000").can_trace_all());
+        assert!(!of("0000010000200000").can_trace_all());
+        assert!(of("0000010000000000").can_checkpoint());
+        assert!(of("0000000000200000").can_checkpoint());
+        assert!(!of("000000c000080000").can_checkpoint());
     }
 }

@@ -45,6 +45,10 @@ pub struct Wanted {
     pub required: bool,
     /// Part of the minimal set too.
     pub minimal: bool,
+    /// Part of the control set too.
+    pub control: bool,
+    /// Only a driver with this project's patches has it.
+    pub patched: bool,
     /// What is missing without it.
     pub lost_without: &'static str,
 }
@@ -61,9 +65,15 @@ const fn probe(function: &'static str, entry: &'static str, exit: &'static str) 
         fallback: None,
         required: false,
         minimal: false,
+        control: false,
+        patched: false,
         lost_without: "",
     }
 }
+
+/// Why what only a patched driver has is not there.
+const NOT_PATCHED: &str =
+    "the driver is not patched: there are no holds to be seen, and preempt uses debug-trap or criu";
 
 /// The plan, inner functions first: what is attached first never waits for what is attached later.
 ///
@@ -93,28 +103,33 @@ pub const PLAN: &[Wanted] = &[
         ..probe("update_queue", "queue_update_enter", "queue_update_leave")
     },
     Wanted {
+        control: true,
         lost_without: "runlist_unmapped",
         ..probe("pm_send_unmap_queue", "unmap_sent", "")
     },
     Wanted {
+        control: true,
         lost_without: "fence_ns of runlist_unmapped",
         ..probe("amdkfd_fence_wait_timeout", "fence_enter", "fence_leave")
     },
     Wanted {
         reads: &[0, 1],
         stable: &[0],
+        control: true,
         lost_without: "runlist_unmapped",
         ..probe("unmap_queues_cpsch", "unmap_enter", "unmap_leave")
     },
     Wanted {
         reads: &[0],
         stable: &[0],
+        control: true,
         lost_without: "runlist_mapped",
         ..probe("pm_send_runlist", "runlist_sent", "")
     },
     Wanted {
         reads: &[0],
         stable: &[0],
+        control: true,
         lost_without: "runlist_mapped",
         ..probe("map_queues_cpsch", "map_enter", "map_leave")
     },
@@ -148,12 +163,14 @@ pub const PLAN: &[Wanted] = &[
     Wanted {
         reads: &[0, 1],
         stable: &[0, 1],
+        control: true,
         lost_without: "process_evicted",
         ..probe("evict_process_queues_cpsch", "evict_enter", "evict_leave")
     },
     Wanted {
         reads: &[0, 1],
         stable: &[0, 1],
+        control: true,
         lost_without: "process_restored",
         ..probe(
             "restore_process_queues_cpsch",
@@ -184,12 +201,14 @@ pub const PLAN: &[Wanted] = &[
     Wanted {
         reads: &[0, 1],
         stable: &[0],
+        control: true,
         lost_without: "queues_suspended (no debugger API before Linux 6.5)",
         ..probe("suspend_queues", "suspend_enter", "suspend_leave")
     },
     Wanted {
         reads: &[0, 1],
         stable: &[0],
+        control: true,
         lost_without: "queues_resumed (no debugger API before Linux 6.5)",
         ..probe("resume_queues", "resume_enter", "resume_leave")
     },
@@ -198,6 +217,22 @@ pub const PLAN: &[Wanted] = &[
         stable: &[0],
         lost_without: "cause debug_trap when a debugger goes (no debugger API before Linux 6.5)",
         ..probe("kfd_dbg_trap_disable", "debug_off_enter", "debug_off_leave")
+    },
+    Wanted {
+        reads: &[0],
+        stable: &[0],
+        control: true,
+        patched: true,
+        lost_without: "queues_held, queues_released",
+        ..probe("kfd_gpreempt_note", "hold_note", "")
+    },
+    Wanted {
+        reads: &[1],
+        stable: &[1],
+        control: true,
+        patched: true,
+        lost_without: "causes hold, release and reserve, and lock_wait_ns of the runlist changes that they make",
+        ..probe("kfd_gpreempt_apply_node", "hold_enter", "hold_leave")
     },
     Wanted {
         reads: &[0],
@@ -277,6 +312,8 @@ pub struct Planned {
     pub symbols: Vec<String>,
     /// Why not, or what is different.
     pub note: Option<String>,
+    /// False where a driver without this project's patches lacks what only those bring.
+    pub applies: bool,
 }
 
 impl Planned {
@@ -288,6 +325,7 @@ impl Planned {
             symbol: (!self.symbols.is_empty()).then(|| self.symbols.join(" ")),
             attached,
             required: self.wanted.required,
+            applies: self.applies || attached,
             lost_without: self.wanted.lost_without.to_owned(),
             reason: problem.or_else(|| self.note.clone()),
         }
@@ -306,10 +344,32 @@ pub(super) fn mentions(symbol: &str) -> bool {
 /// What of the plan this module has, without attaching anything.
 #[must_use]
 pub fn resolve(symbols: &Symbols, set: ProbeSet) -> Vec<Planned> {
+    let patched = is_patched(symbols);
     PLAN.iter()
-        .filter(|wanted| set == ProbeSet::Full || wanted.minimal)
-        .map(|wanted| resolve_one(wanted, symbols))
+        .filter(|wanted| match set {
+            ProbeSet::Full => true,
+            ProbeSet::Minimal => wanted.minimal,
+            ProbeSet::Control => wanted.control,
+        })
+        .map(|wanted| match wanted.patched && !patched {
+            false => resolve_one(wanted, symbols),
+            true => Planned {
+                wanted,
+                programs: wanted.programs,
+                symbols: Vec::new(),
+                note: Some(NOT_PATCHED.to_owned()),
+                applies: false,
+            },
+        })
         .collect()
+}
+
+/// Whether the driver has this project's patches: one of the functions that only they bring, under any name.
+#[must_use]
+pub fn is_patched(symbols: &Symbols) -> bool {
+    PLAN.iter().filter(|wanted| wanted.patched).any(|wanted| {
+        symbols.count(wanted.function) > 0 || symbols.variants(wanted.function).next().is_some()
+    })
 }
 
 fn resolve_one(wanted: &'static Wanted, symbols: &Symbols) -> Planned {
@@ -318,6 +378,7 @@ fn resolve_one(wanted: &'static Wanted, symbols: &Symbols) -> Planned {
         programs: wanted.programs,
         symbols: Vec::new(),
         note: None,
+        applies: true,
     };
     match symbols.count(wanted.function) {
         0 => {}
@@ -397,7 +458,7 @@ mod tests {
     fn absent(kernel: &str) -> Vec<&'static str> {
         planned(kernel, ProbeSet::Full)
             .iter()
-            .filter(|p| p.symbols.is_empty())
+            .filter(|p| p.symbols.is_empty() && p.applies)
             .map(|p| p.wanted.function)
             .collect()
     }
@@ -413,6 +474,52 @@ mod tests {
         assert_eq!(absent("6.1"), debugger);
         assert_eq!(absent("6.12"), [""; 0]);
         assert_eq!(absent("7.3"), [""; 0]);
+    }
+
+    #[test]
+    fn a_driver_that_is_not_patched_lacks_nothing() {
+        for (kernel, _) in KERNELS {
+            for set in [ProbeSet::Full, ProbeSet::Control] {
+                let planned = planned(kernel, set);
+                let holds: Vec<_> = planned.iter().filter(|p| p.wanted.patched).collect();
+                assert_eq!(holds.len(), 2, "{kernel}");
+                for planned in holds {
+                    let probe = planned.to_probe(false, None);
+                    assert!(!probe.applies && !probe.attached && !probe.required);
+                    assert!(probe
+                        .reason
+                        .unwrap()
+                        .starts_with("the driver is not patched"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_patched_driver_that_lacks_a_function_lacks_something() {
+        let symbols = Symbols::from_names("amdgpu", ["kfd_gpreempt_note"]);
+        assert!(is_patched(&symbols));
+        let planned = resolve(&symbols, ProbeSet::Control);
+        let of = |function| {
+            let planned = planned.iter().find(|p| p.wanted.function == function);
+            planned.unwrap()
+        };
+        assert_eq!(of("kfd_gpreempt_note").symbols, ["kfd_gpreempt_note"]);
+        let other = of("kfd_gpreempt_apply_node");
+        assert!(other.symbols.is_empty() && other.applies);
+        assert!(other.note.as_ref().unwrap().contains("inlined"));
+    }
+
+    #[test]
+    fn the_control_set_sees_runlists_and_who_changed_them() {
+        let control: Vec<_> = planned("6.12", ProbeSet::Control)
+            .iter()
+            .map(|p| p.wanted.function)
+            .collect();
+        for function in ["unmap_queues_cpsch", "map_queues_cpsch", "suspend_queues"] {
+            assert!(control.contains(&function), "{function}");
+        }
+        assert!(control.len() < PLAN.len() / 2, "{control:?}");
     }
 
     #[test]

@@ -26,8 +26,8 @@ struct Known {
     start_ticks: u64,
 }
 
-/// Runs the program `self_check` in this thread and compares.
-pub(super) fn self_check(programs: &Programs, offsets: &Offsets) -> Result<()> {
+/// Runs the program `self_check` in this thread and compares. Returns the pid of this process in the initial pid namespace.
+pub(super) fn self_check(programs: &Programs, offsets: &Offsets) -> Result<u32> {
     let program = programs
         .load("self_check", ProgramKind::RawTracepoint)
         .context("loading the program self_check")?;
@@ -39,7 +39,8 @@ pub(super) fn self_check(programs: &Programs, offsets: &Offsets) -> Result<()> {
     let found = SelfCheck::read_from_bytes(&bytes)
         .ok()
         .context("self_check left bytes of another size")?;
-    compare(&found, &known()?, offsets)
+    compare(&found, &known()?, offsets)?;
+    Ok(found.tgid)
 }
 
 fn known() -> Result<Known> {

@@ -166,7 +166,7 @@ pub fn created(head: Head, queue_id: u32, name: &[u8]) -> Vec<u8> {
     )
 }
 
-/// The life of one process that is evicted, debugged and hit by a reset: every kind of record once or more.
+/// The life of one process that is evicted, debugged, held and hit by a reset: every kind of record once or more.
 pub fn life() -> Vec<Vec<u8>> {
     use rec::cause;
     let head = |at_us, took_us, cause| Head {
@@ -274,6 +274,41 @@ pub fn life() -> Vec<Vec<u8>> {
             rec::QueuesResumed {
                 count: 1,
                 requested: 0,
+            },
+        ),
+        record(
+            Head {
+                pid: 300,
+                ..head(220_000, 66, cause::HOLD)
+            },
+            unmap(62, 1_200),
+        ),
+        record(
+            Head {
+                actor: 300,
+                ..head(220_001, 70, cause::HOLD)
+            },
+            rec::QueuesHeld {
+                lock_wait_ns: 1_200,
+                hw_ns: 62_000,
+                gpu_id: GPU,
+                count: 2,
+                owner_pid: 300,
+                cause: rec::hold_cause::IOCTL,
+            },
+        ),
+        record(
+            Head {
+                actor: 9,
+                ..head(250_001, 5, cause::RELEASE)
+            },
+            rec::QueuesReleased {
+                lock_wait_ns: 800,
+                hw_ns: 0,
+                gpu_id: GPU,
+                count: 2,
+                owner_pid: 300,
+                cause: rec::hold_cause::LEASE,
             },
         ),
         record(

@@ -5,8 +5,8 @@ use nix::errno::Errno;
 
 use super::{
     Gpu, GpuReset, Id64, Probe, ProcessAttached, ProcessEvicted, ProcessExited, ProcessRestored,
-    QueueCreated, QueueDestroyed, QueueExisting, QueueOp, QueueRejected, QueueUpdated,
-    QueuesResumed, QueuesSuspended, Record, RunlistMapped, RunlistUnmapped,
+    QueueCreated, QueueDestroyed, QueueExisting, QueueOp, QueueRejected, QueueUpdated, QueuesHeld,
+    QueuesReleased, QueuesResumed, QueuesSuspended, Record, RunlistMapped, RunlistUnmapped,
 };
 use crate::event::{Cause, Event, Happening, Pid};
 use crate::kfd::topology::GpuNode;
@@ -246,6 +246,35 @@ impl Record {
                 phase,
                 total_ns,
             }),
+            Event::QueuesHeld(hold) => Self::QueuesHeld(QueuesHeld {
+                ts_ns,
+                pid,
+                comm,
+                gpu_id: hold.gpu_id,
+                count: hold.count,
+                owner_pid: hold.owner_pid,
+                owner_comm: context.owner_comm,
+                cause: hold.cause,
+                status,
+                lock_wait_ns: hold.lock_wait_ns,
+                hw_ns: hold.hw_ns,
+                total_ns,
+            }),
+            Event::QueuesReleased(hold) => Self::QueuesReleased(QueuesReleased {
+                ts_ns,
+                pid,
+                comm,
+                gpu_id: hold.gpu_id,
+                count: hold.count,
+                owner_pid: hold.owner_pid,
+                owner_comm: context.owner_comm,
+                cause: hold.cause,
+                held_ns: context.held_ns,
+                status,
+                lock_wait_ns: hold.lock_wait_ns,
+                hw_ns: hold.hw_ns,
+                total_ns,
+            }),
         }
     }
 }
@@ -266,6 +295,7 @@ impl From<&source::Probe> for Probe {
             symbol: probe.symbol.clone(),
             attached: probe.attached,
             required: probe.required,
+            applies: probe.applies,
             lost_without: probe.lost_without.clone(),
             reason: probe.reason.clone(),
         }

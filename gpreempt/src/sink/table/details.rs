@@ -3,7 +3,7 @@
 
 use super::cell::{process, Style};
 use super::row::Part;
-use crate::event::{Cause, Comm, Pid, ResetPhase, UnmapFilter};
+use crate::event::{Cause, Comm, HoldCause, Pid, ResetPhase, UnmapFilter};
 use crate::sink::record::{errno_name, DriverState, QueueOp, Record};
 use crate::sink::units::{Bytes, Nanos};
 
@@ -82,12 +82,7 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
         Record::RunlistUnmapped(r) => {
             d.say(format!("{}:", cause(r.cause)));
             d.failed(r.status);
-            if r.fence_ns > 0 {
-                d.say(format!("fence {}", Nanos(r.fence_ns)));
-            }
-            if r.lock_wait_ns >= LOCK_WAIT_SHOWN_NS {
-                d.say(format!("lock {}", Nanos(r.lock_wait_ns)));
-            }
+            d.waits(r.fence_ns, r.lock_wait_ns);
             match r.filter {
                 UnmapFilter::Dynamic => {}
                 UnmapFilter::All => d.say("static queues too"),
@@ -153,6 +148,27 @@ pub(super) fn of(record: &Record, wide: bool) -> Vec<Part> {
             ResetPhase::Post => "over: no process restored",
             ResetPhase::Unknown => "unknown phase",
         }),
+        Record::QueuesHeld(r) => {
+            d.failed(r.status);
+            d.say(count(r.count, "queue"));
+            d.hold_cause(r.cause);
+            d.by(r.owner_comm, r.owner_pid.unwrap_or(Pid(0)), None);
+            if wide {
+                d.waits(r.hw_ns, r.lock_wait_ns);
+            }
+        }
+        Record::QueuesReleased(r) => {
+            d.failed(r.status);
+            d.say(count(r.count, "queue"));
+            if let Some(held) = r.held_ns {
+                d.say(format!("after {}", Nanos(held)));
+            }
+            d.hold_cause(r.cause);
+            if wide {
+                d.by(r.owner_comm, r.owner_pid.unwrap_or(Pid(0)), None);
+                d.waits(r.hw_ns, r.lock_wait_ns);
+            }
+        }
         Record::Lost(r) => {
             d.bad(format!("{} lost here,", count_u64(r.count, "record")));
             d.say(format!("{} in all", r.total));
@@ -217,6 +233,30 @@ impl Details {
         }
     }
 
+    /// What the hardware took, and the wait for the lock if there was one.
+    fn waits(&mut self, fence_ns: u64, lock_wait_ns: u64) {
+        if fence_ns > 0 {
+            self.say(format!("fence {}", Nanos(fence_ns)));
+        }
+        if lock_wait_ns >= LOCK_WAIT_SHOWN_NS {
+            self.say(format!("lock {}", Nanos(lock_wait_ns)));
+        }
+    }
+
+    /// Why, unless it is the owner's own call.
+    fn hold_cause(&mut self, cause: HoldCause) {
+        match cause {
+            HoldCause::Ioctl => {}
+            HoldCause::Force => self.attention("by force"),
+            HoldCause::Lease => self.attention("lease over"),
+            HoldCause::FdClose => self.say("file closed"),
+            HoldCause::OwnerExit => self.attention("owner gone"),
+            HoldCause::Reservation => self.say("reservation"),
+            HoldCause::Inherit => self.say("created held"),
+            HoldCause::Unknown => self.say("unknown cause"),
+        }
+    }
+
     fn by(&mut self, comm: Option<Comm>, actor: Pid, about: Option<Pid>) {
         if Some(actor) == about || actor.0 == 0 {
             return;
@@ -241,6 +281,9 @@ fn cause(cause: Cause) -> &'static str {
         | Cause::Resume
         | Cause::Criu
         | Cause::Reset
+        | Cause::Hold
+        | Cause::Release
+        | Cause::Reserve
         | Cause::Other => cause.name(),
     }
 }

@@ -64,28 +64,14 @@ impl Row {
             Record::QueueRejected(r) => row(r.ts_ns, "reject", Style::Bad)
                 .by(r.comm, r.pid)
                 .took(r.total_ns),
-            Record::RunlistUnmapped(r) => {
-                let style = if r.status == 0 {
-                    Style::Plain
-                } else {
-                    Style::Bad
-                };
-                row(r.ts_ns, "unmap", style)
-                    .by(r.cause_comm, r.cause_pid)
-                    .gpu(r.gpu_id)
-                    .took(r.total_ns)
-            }
-            Record::RunlistMapped(r) => {
-                let style = if r.status == 0 {
-                    Style::Plain
-                } else {
-                    Style::Bad
-                };
-                row(r.ts_ns, "map", style)
-                    .by(r.cause_comm, r.cause_pid)
-                    .gpu(r.gpu_id)
-                    .took(r.total_ns)
-            }
+            Record::RunlistUnmapped(r) => row(r.ts_ns, "unmap", failed_or(r.status, Style::Plain))
+                .by(r.cause_comm, r.cause_pid)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
+            Record::RunlistMapped(r) => row(r.ts_ns, "map", failed_or(r.status, Style::Plain))
+                .by(r.cause_comm, r.cause_pid)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
             Record::ProcessEvicted(r) => row(r.ts_ns, "evict", Style::Attention)
                 .by(r.comm, r.pid)
                 .gpu(r.gpu_id)
@@ -101,6 +87,14 @@ impl Row {
                 .by(r.comm, r.pid)
                 .took(r.total_ns),
             Record::GpuReset(r) => row(r.ts_ns, "reset", Style::Bad)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
+            Record::QueuesHeld(r) => row(r.ts_ns, "hold", failed_or(r.status, Style::Attention))
+                .by(r.comm, r.pid)
+                .gpu(r.gpu_id)
+                .took(r.total_ns),
+            Record::QueuesReleased(r) => row(r.ts_ns, "release", failed_or(r.status, Style::Good))
+                .by(r.comm, r.pid)
                 .gpu(r.gpu_id)
                 .took(r.total_ns),
             Record::Lost(r) => row(r.ts_ns, "lost", Style::Bad),
@@ -213,6 +207,14 @@ impl Row {
             used += width(&text);
         }
         lines
+    }
+}
+
+fn failed_or(status: i32, style: Style) -> Style {
+    if status == 0 {
+        style
+    } else {
+        Style::Bad
     }
 }
 

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Restarts processes by the means by which they were stopped.
+
+use nix::errno::Errno;
+
+use super::serve::{Healer, Healing, Watched};
+use crate::control::{criu, debug_trap, why, BackendKind};
+use crate::kfd::{process, Root};
+
+/// On the running system.
+#[derive(Debug)]
+pub struct System(Root);
+
+impl System {
+    /// On the running system.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Root::real())
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Healer for System {
+    fn heal(&mut self, target: &Watched, controller_lives: bool) -> Healing {
+        let root = &self.0;
+        if !process::is_alive(root, target.pid, target.start_ticks) {
+            return Healing::Done(None);
+        }
+        match target.backend {
+            // The driver releases when the controller's address space goes.
+            BackendKind::Patched if controller_lives => {
+                Healing::Later("held by the controller".to_owned())
+            }
+            BackendKind::Patched | BackendKind::DryRun => Healing::Done(None),
+            BackendKind::DebugTrap | BackendKind::Criu => {
+                if let Some(tracer) = process::tracer(root, target.pid) {
+                    let tracer = why::tracer_name(root, tracer);
+                    return Healing::Later(format!("traced by {tracer}"));
+                }
+                if target.backend == BackendKind::Criu {
+                    unpause(root, target)
+                } else {
+                    undebug(target, controller_lives)
+                }
+            }
+        }
+    }
+}
+
+fn unpause(root: &Root, target: &Watched) -> Healing {
+    match criu::heal(root, target.pid, target.start_ticks) {
+        Ok(true) => Healing::Done(Some("its queues run again".to_owned())),
+        Ok(false) => Healing::Done(None),
+        Err(refusal) => match refusal.errno {
+            // It ended, it is none of the driver's any more, or never had a GPU.
+            Some(Errno::ESRCH | Errno::ENOENT | Errno::ENODEV | Errno::EBADF)
+                if refusal.call != "pidfd_open" =>
+            {
+                Healing::Done(None)
+            }
+            _ => Healing::Later(refusal.to_string()),
+        },
+    }
+}
+
+/// The driver has ended debugging with the controller's address space. This is for what it leaves: an address space that
+/// somebody else keeps for a while (reading `/proc/PID/mem` does), and a process that waits for an answer.
+fn undebug(target: &Watched, controller_lives: bool) -> Healing {
+    if controller_lives {
+        // Detached already, so it did that in order.
+        return Healing::Done(None);
+    }
+    let disabled = debug_trap::debug_disable(target.pid);
+    debug_trap::blocked_in_runtime_enable(target.pid);
+    Healing::Done(
+        disabled
+            .is_ok_and(|was_debugged| was_debugged)
+            .then(|| "its queues run again".to_owned()),
+    )
+}

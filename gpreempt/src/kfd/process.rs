@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What procfs says of a process that somebody acts on: when it started, its pids, its cgroups, who traces it.
+
+use super::Root;
+use crate::event::Pid;
+
+/// Inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// When a process started: field 22 of `/proc/PID/stat`, in ticks of USER_HZ since boot. With the pid it is the process's
+/// key. `None` if there is no such process.
+#[must_use]
+pub fn start_ticks(root: &Root, pid: Pid) -> Option<u64> {
+    parse_start_ticks(&std::fs::read(root.path(&format!("/proc/{pid}/stat"))).ok()?)
+}
+
+/// The name stands in parentheses and may hold blanks and parentheses itself: fields are counted from the last one.
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(stat.get(after..)?).ok()?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whether this very process still runs. A zombie does not: its queues are gone or going.
+#[must_use]
+pub fn is_alive(root: &Root, pid: Pid, started: u64) -> bool {
+    let Ok(stat) = std::fs::read(root.path(&format!("/proc/{pid}/stat"))) else {
+        return false;
+    };
+    let state = stat
+        .iter()
+        .rposition(|byte| *byte == b')')
+        .and_then(|at| stat.get(at + 2));
+    parse_start_ticks(&stat) == Some(started) && !matches!(state, Some(b'Z' | b'X'))
+}
+
+/// Its pids, from the reader's pid namespace to its own: one outside of containers.
+#[must_use]
+pub fn ns_pids(root: &Root, pid: Pid) -> Vec<u32> {
+    status(root, pid, "NSpid:")
+        .map(|line| {
+            line.split_ascii_whitespace()
+                .filter_map(|n| n.parse().ok())
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+/// Who traces it.
+#[must_use]
+pub fn tracer(root: &Root, pid: Pid) -> Option<Pid> {
+    status(root, pid, "TracerPid:")?
+        .trim()
+        .parse()
+        .ok()
+        .and_then(Pid::known)
+}
+
+/// The process that a pid belongs to: itself, unless it is a thread's.
+#[must_use]
+pub fn group_of(root: &Root, pid: Pid) -> Option<Pid> {
+    status(root, pid, "Tgid:")?.trim().parse().ok().map(Pid)
+}
+
+fn status(root: &Root, pid: Pid, key: &str) -> Option<String> {
+    let text = root.text(&format!("/proc/{pid}/status")).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(key))
+        .map(str::to_owned)
+}
+
+/// Paths of its cgroups: that of cgroup v2, and of every v1 hierarchy.
+#[must_use]
+pub fn cgroups(root: &Root, pid: Pid) -> Vec<String> {
+    root.text(&format!("/proc/{pid}/cgroup"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether this program sees the host's pids, as sysfs and the driver's dumps use them.
+#[must_use]
+pub fn sees_host_pids(root: &Root) -> bool {
+    match std::fs::read_link(root.path("/proc/self/ns/pid")) {
+        Ok(link) => link.as_os_str() == INITIAL_PID_NAMESPACE,
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_with_parentheses_do_not_mislead() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21";
+        for name in ["kfd-load", "a b", "x) S 1 1", "(((", ""] {
+            let stat = format!("12 ({name}) {tail}\n");
+            assert_eq!(parse_start_ticks(stat.as_bytes()), Some(777), "{name}");
+        }
+        assert_eq!(parse_start_ticks(b"12 (\xff\xfe) S 1"), None);
+    }
+
+    #[test]
+    fn this_process_is_alive_since_it_started() {
+        let (root, me) = (Root::real(), Pid(std::process::id()));
+        let started = start_ticks(&root, me).unwrap();
+        assert!(started > 0);
+        assert!(is_alive(&root, me, started));
+        assert!(!is_alive(&root, me, started + 1));
+        assert!(!is_alive(&root, Pid(u32::MAX), 0));
+        assert_eq!(group_of(&root, me), Some(me));
+        assert_eq!(ns_pids(&root, me).first(), Some(&me.0));
+        assert_eq!(tracer(&root, me), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_start_ticks(&bytes);
+        }
+    }
+}
