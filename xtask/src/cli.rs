@@ -40,6 +40,43 @@ pub(crate) enum Verb {
     Fidelity,
     /// Measure in a guest
     Bench(BenchArgs),
+    /// The patch series of the driver: check it, list it, apply it to a kernel tree
+    #[command(subcommand)]
+    Patch(PatchVerb),
+}
+
+/// What to do with the patch series.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PatchVerb {
+    /// Apply, build and lint patch by patch, then load the result in a guest
+    Check(SeriesArgs),
+    /// Name the patches and what they touch
+    List(SeriesArgs),
+    /// Apply the series to the source tree of a kernel
+    Apply(PatchApplyArgs),
+}
+
+/// Which series.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SeriesArgs {
+    /// Kernel of tests/kernels.toml [default: the one with the simulated GPU]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) kernel: Option<String>,
+
+    /// The series of this directory instead of kernel-patch/<kernel>
+    #[arg(long, value_name = "DIR")]
+    pub(crate) series: Option<PathBuf>,
+}
+
+/// Where to apply which series.
+#[derive(Debug, Args)]
+pub(crate) struct PatchApplyArgs {
+    #[command(flatten)]
+    pub(crate) series: SeriesArgs,
+
+    /// Root of a kernel's source tree
+    #[arg(value_name = "DIR")]
+    pub(crate) tree: PathBuf,
 }
 
 /// Where and how to run gpreempt.
@@ -52,6 +89,10 @@ pub(crate) struct RunArgs {
     /// In a guest, even if this machine has a driver
     #[arg(long)]
     pub(crate) vm: bool,
+
+    /// In a guest with this driver
+    #[arg(long, value_enum, conflicts_with = "native")]
+    pub(crate) driver: Option<Driver>,
 
     /// Arguments of gpreempt
     #[arg(last = true, required = true, value_name = "ARGS")]
@@ -95,6 +136,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum Bench {
     /// What watching costs: instructions per call, time per cycle, losses, memory
     Overhead,
+    /// What stopping and restarting queues costs, by every means
+    Preempt,
 }
 
 /// A guest and what to run in it.
@@ -111,7 +154,7 @@ pub(crate) struct VmArgs {
 /// What a guest consists of.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct GuestArgs {
-    /// Which amdgpu module: the simulated GPU's, the distribution's, none
+    /// Which amdgpu module: the simulated GPU's, the same with the patch series, the distribution's, none
     #[arg(long, value_enum, default_value_t = Driver::Sim)]
     pub(crate) driver: Driver,
 
@@ -162,4 +205,8 @@ pub(crate) struct GuestArgs {
     /// Load this module as the simulated GPU's instead of building it
     #[arg(long, value_name = "FILE")]
     pub(crate) module: Option<PathBuf>,
+
+    /// With --driver patched: apply the series of this directory instead of kernel-patch/<kernel>
+    #[arg(long, value_name = "DIR", conflicts_with = "module")]
+    pub(crate) series: Option<PathBuf>,
 }

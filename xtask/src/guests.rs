@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use guest::plan::Background;
 
+use crate::build::series::Series;
 use crate::build::{ebpf, programs, sim};
 use crate::project::Project;
 use crate::setup::kernels::Pins;
@@ -39,10 +40,12 @@ pub(crate) struct Wish {
     pub(crate) bare: bool,
     /// A module to load in place of the one that would be built.
     pub(crate) module: Option<PathBuf>,
+    /// With [`Driver::Patched`]: a series in place of the project's.
+    pub(crate) series: Option<PathBuf>,
 }
 
 impl Wish {
-    /// The simulated GPU on its kernel, with usual hardware.
+    /// The unmodified driver on the simulated GPU, on its kernel, with usual hardware.
     pub(crate) fn sim(label: &str) -> Self {
         Self {
             label: label.to_owned(),
@@ -55,17 +58,18 @@ impl Wish {
             files: Vec::new(),
             bare: false,
             module: None,
+            series: None,
         }
     }
 }
 
 /// Everything that guests are made of, set up and built.
 pub(crate) struct Workshop {
+    project: Project,
     pins: Pins,
     ready: Ready,
     programs: PathBuf,
     rocm_programs: Option<PathBuf>,
-    sim: Option<PathBuf>,
 }
 
 impl Workshop {
@@ -76,9 +80,11 @@ impl Workshop {
         for wish in wishes {
             let name = kernel_name(&pins, wish)?;
             if !needs.kernels.contains(&name) {
-                needs.kernels.push(name);
+                needs.kernels.push(name.clone());
             }
-            needs.sim |= wish.driver == Driver::Sim && wish.module.is_none();
+            if builds_module(wish) && !needs.modules.contains(&name) {
+                needs.modules.push(name);
+            }
             needs.bpf |= !wish.bare;
             needs.rocm |= wish.rocm;
         }
@@ -98,24 +104,48 @@ impl Workshop {
             .rocm
             .then(|| programs::build_dynamic(project, ROCM_PROGRAMS))
             .transpose()?;
-        let sim = match needs.sim {
-            true => Some(
-                sim::build(
-                    project,
-                    &ready.tools,
-                    ready.kernel(&pins.sim_kernel()?.name)?,
-                )?
-                .module,
-            ),
-            false => None,
-        };
-        Ok(Self {
+        let workshop = Self {
+            project: project.clone(),
             pins,
             ready,
             programs,
             rocm_programs,
-            sim,
-        })
+        };
+        // Built now, the others find it ready. A series is another matter: if it does not apply or build, only its own
+        // guests cannot be had, and they ask for it themselves.
+        if let Some(wish) = wishes
+            .iter()
+            .find(|wish| wish.driver == Driver::Sim && builds_module(wish))
+        {
+            workshop.module(wish)?;
+        }
+        Ok(workshop)
+    }
+
+    /// The module of the simulated GPU for a guest, built if its inputs changed.
+    fn module(&self, wish: &Wish) -> Result<Option<PathBuf>> {
+        if !wish.driver.is_simulated() {
+            return Ok(None);
+        }
+        if wish.module.is_some() {
+            return Ok(wish.module.clone());
+        }
+        let name = kernel_name(&self.pins, wish)?;
+        let series = match wish.driver {
+            Driver::Patched => Some(Series::of_kernel(
+                &self.project,
+                &name,
+                wish.series.as_deref(),
+            )?),
+            Driver::Sim | Driver::Stock | Driver::None => None,
+        };
+        let built = sim::build(
+            &self.project,
+            &self.ready.tools,
+            self.ready.kernel(&name)?,
+            series.as_ref(),
+        )?;
+        Ok(Some(built.module))
     }
 
     /// Puts a guest together.
@@ -140,14 +170,10 @@ impl Workshop {
             files.extend(ROCM_PROGRAMS.iter().map(|name| to_bin(dir, name)));
         }
         files.extend(wish.files.iter().cloned());
-        let sim_module = match wish.driver {
-            Driver::Sim => wish.module.clone().or_else(|| self.sim.clone()),
-            Driver::Stock | Driver::None => None,
-        };
         Ok(Guest {
             kernel: self.ready.kernel(&kernel_name(&self.pins, wish)?)?.clone(),
             driver: wish.driver,
-            sim_module,
+            sim_module: self.module(wish)?,
             params: wish.params.clone(),
             init: self.programs.join("guest-init"),
             files,
@@ -173,13 +199,22 @@ impl Workshop {
     }
 }
 
+/// Whether the guest's module is built here.
+fn builds_module(wish: &Wish) -> bool {
+    wish.driver.is_simulated() && wish.module.is_none()
+}
+
 fn kernel_name(pins: &Pins, wish: &Wish) -> Result<String> {
     let sim = &pins.sim_kernel()?.name;
     let name = wish.kernel.as_ref().unwrap_or(sim);
-    pins.kernel(name)?;
+    let spec = pins.kernel(name)?;
     anyhow::ensure!(
-        wish.driver != Driver::Sim || name == sim || wish.module.is_some(),
+        !builds_module(wish) || spec.has_source(),
         "the simulated GPU is built for kernel {sim}; with {name} take --driver stock"
+    );
+    anyhow::ensure!(
+        wish.series.is_none() || wish.driver == Driver::Patched,
+        "--series is for --driver patched"
     );
     Ok(name.clone())
 }

@@ -41,5 +41,6 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Test(args) => verb::test::run(&project, args),
         Verb::Fidelity => verb::fidelity::run(&project),
         Verb::Bench(args) => verb::bench::run(&project, &args),
+        Verb::Patch(verb) => verb::patch::run(&project, &verb),
     }
 }

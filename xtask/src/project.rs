@@ -64,14 +64,22 @@ impl Project {
 
     /// Takes the cache for this process until the guard is dropped. Waits for another xtask that has it.
     pub(crate) fn lock(&self) -> Result<Flock<fs::File>> {
-        let path = self.cache.join("lock");
-        let file = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        Self::lock_by(&self.cache.join("lock"), &self.cache)
+    }
+
+    /// Takes one directory of the cache, such as a build directory, and leaves the rest to others.
+    pub(crate) fn lock_dir(dir: &Path) -> Result<Flock<fs::File>> {
+        Self::lock_by(&dir.with_extension("lock"), dir)
+    }
+
+    fn lock_by(path: &Path, what: &Path) -> Result<Flock<fs::File>> {
+        let file = fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(lock),
             Err((file, _)) => {
                 ui::note(&format!(
                     "another xtask prepares {}: waiting for it",
-                    self.cache.display()
+                    what.display()
                 ));
                 Flock::lock(file, FlockArg::LockExclusive)
                     .map_err(|(_, error)| error)

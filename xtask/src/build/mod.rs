@@ -4,4 +4,5 @@
 pub(crate) mod cargo;
 pub(crate) mod ebpf;
 pub(crate) mod programs;
+pub(crate) mod series;
 pub(crate) mod sim;

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The simulated GPU's `amdgpu.ko`: the unmodified amdkfd of the kernel's source with `tests/sim-gpu` beside it.
-//! The build directory is kept, so a change rebuilds what it touches; the result is kept by the digest of its
-//! inputs, so without a change nothing is built.
+//! The simulated GPU's `amdgpu.ko`: the amdkfd of the kernel's source, unmodified or with a patch series, and
+//! `tests/sim-gpu` beside it. The build directories are kept, so a change rebuilds what it touches; the results are
+//! kept by the digest of their inputs, so without a change nothing is built.
+
+mod compile;
+mod layout;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result};
+use nix::fcntl::Flock;
 
-use super::cargo::publish;
+use super::series::{Overlay, Scratch, Series};
 use crate::exit::unavailable;
 use crate::project::Project;
 use crate::setup::digest;
@@ -17,7 +20,9 @@ use crate::setup::kernels::Kernel;
 use crate::setup::tools::Tools;
 use crate::ui::Step;
 
-/// What is needed of the kernel's source: the driver, and the headers it includes.
+pub(crate) use compile::{Warning, Warnings};
+
+/// What is needed of the kernel's source: the driver, the headers it includes, and what judges patches.
 pub(crate) const SOURCE_DIRS: &[&str] = &[
     "drivers/gpu/drm/amd/amdkfd",
     "drivers/gpu/drm/amd/amdgpu",
@@ -25,7 +30,16 @@ pub(crate) const SOURCE_DIRS: &[&str] = &[
     "drivers/gpu/drm/amd/pm",
     "drivers/gpu/drm/amd/display",
     "drivers/gpu/drm/amd/acp/include",
+    "scripts/checkpatch.pl",
+    "scripts/const_structs.checkpatch",
+    "scripts/spelling.txt",
 ];
+
+/// AMD's directory in the kernel's source.
+const AMD: &str = "drivers/gpu/drm/amd";
+
+/// The driver's directory in the kernel's source.
+pub(crate) const DRIVER: &str = "drivers/gpu/drm/amd/amdkfd";
 
 /// A file of amdgpu proper that the module takes as it is.
 const TAKEN: &str = "amdgpu_amdkfd_fence.c";
@@ -44,37 +58,68 @@ pub(crate) struct SimModule {
     pub(crate) objects: PathBuf,
 }
 
-/// Builds the module for `kernel` if its inputs changed.
-pub(crate) fn build(project: &Project, tools: &Tools, kernel: &Kernel) -> Result<SimModule> {
-    let own = own_files(&project.root.join("tests/sim-gpu"))?;
+/// A source to build from and the files of the project that go into it.
+pub(crate) struct Workbench<'a> {
+    project: &'a Project,
+    tools: &'a Tools,
+    kernel: &'a Kernel,
+    own: Vec<(String, Vec<u8>)>,
+}
+
+/// A module as make left it.
+pub(crate) struct Made {
+    /// The driver's directory of the build, with the module in it.
+    pub(crate) driver: PathBuf,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// Builds the module for `kernel` if its inputs changed: of the unmodified driver, or of the driver with a series.
+pub(crate) fn build(
+    project: &Project,
+    tools: &Tools,
+    kernel: &Kernel,
+    series: Option<&Series>,
+) -> Result<SimModule> {
+    let bench = Workbench::new(project, tools, kernel)?;
     let release = kernel.release();
-    let parts = own
-        .iter()
-        .flat_map(|(name, content)| [name.as_bytes(), content.as_slice()]);
-    let key = digest::of_parts([release.as_bytes()].into_iter().chain(parts));
-    let results = kernel.dir().join("sim");
+    let (variant, what) = match series {
+        None => ("sim", "simulated GPU's module"),
+        Some(_) => ("patched", "simulated GPU's module, patched,"),
+    };
+    let key = bench.digest(&series.map(Series::digest).unwrap_or_default());
+    let results = kernel.dir().join(variant);
     let result = results.join(&key[..16]);
-    let module = result.join("amdgpu.ko");
-    if module.is_file() {
-        return Ok(SimModule {
-            module,
-            objects: result.join(OBJECTS),
-        });
+    let built = SimModule {
+        module: result.join("amdgpu.ko"),
+        objects: result.join(OBJECTS),
+    };
+    if built.module.is_file() {
+        return Ok(built);
     }
 
-    let _lock = project.lock()?;
-    let build_dir = kernel.dir().join("sim-build");
-    if build_dir.to_string_lossy().contains(char::is_whitespace) {
-        return Err(unavailable(format!(
-            "make cannot build in {}, whose name holds a blank: set GPREEMPT_CACHE to a directory without one",
-            build_dir.display()
-        )));
+    let build_dir = format!("{variant}-build");
+    let _lock = bench.lock(&build_dir)?;
+    if built.module.is_file() {
+        // The one that had the lock has built it.
+        return Ok(built);
     }
-    let headers = kernel.headers(project)?;
-    let source = kernel.source(project, SOURCE_DIRS)?;
-    let step = Step::start(&format!("build the simulated GPU's module for {release}"));
-    let driver = lay_out(&source.join("drivers/gpu/drm/amd"), &build_dir, &own)?;
-    make(tools, &headers, &driver)?;
+    let source = bench.source()?;
+    // A series that does not apply is to be known before anything is built.
+    let overlay = match series {
+        None => Overlay::default(),
+        Some(series) => {
+            let scratch = Scratch::new(&source, series)?;
+            scratch.apply_all(tools, series)?;
+            scratch.overlay()?
+        }
+    };
+    let step = Step::start(&format!("build the {what} for {release}"));
+    let made = bench.make(&build_dir, &overlay, Warnings::Usual)?;
+    // Warnings of the compiler are worth reading; a remark about the way of building is not.
+    made.warnings
+        .iter()
+        .for_each(|warning| eprintln!("{}", warning.line));
+    let driver = made.driver;
 
     let partial = tempfile::Builder::new()
         .prefix(".sim-")
@@ -96,140 +141,71 @@ pub(crate) fn build(project: &Project, tools: &Tools, kernel: &Kernel) -> Result
         String::from_utf8_lossy(&output.stderr).trim()
     );
     fs::create_dir_all(&results).with_context(|| format!("create {}", results.display()))?;
-    keep_objects(
-        &source.join("drivers/gpu/drm/amd/amdkfd"),
-        &driver,
-        &partial.path().join(OBJECTS),
-    )?;
+    keep_objects(&source.join(DRIVER), &driver, &partial.path().join(OBJECTS))?;
     let _ = fs::remove_dir_all(&result);
     let partial = partial.keep();
     fs::rename(&partial, &result)
         .with_context(|| format!("move {} to {}", partial.display(), result.display()))?;
     drop_old(&results)?;
     step.done();
-    Ok(SimModule {
-        module,
-        objects: result.join(OBJECTS),
-    })
+    Ok(built)
 }
 
-/// The project's files of the module: names and contents, sorted.
-fn own_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let path = entry
-            .with_context(|| format!("read {}", dir.display()))?
-            .path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if name == "Kbuild" || name.ends_with(".c") || name.ends_with(".h") {
-            files.push((
-                name,
-                fs::read(&path).with_context(|| format!("read {}", path.display()))?,
-            ));
-        }
+impl<'a> Workbench<'a> {
+    /// Reads the project's files.
+    pub(crate) fn new(project: &'a Project, tools: &'a Tools, kernel: &'a Kernel) -> Result<Self> {
+        Ok(Self {
+            project,
+            tools,
+            kernel,
+            own: layout::own_files(&project.root.join("tests/sim-gpu"))?,
+        })
     }
-    anyhow::ensure!(
-        files.iter().any(|(name, _)| name == "Kbuild"),
-        "{} holds no Kbuild",
-        dir.display()
-    );
-    files.sort();
-    Ok(files)
-}
 
-/// Brings the build directory up to date and returns the driver's directory in it. Only files whose content differs
-/// are written, since make goes by their times.
-fn lay_out(amd: &Path, build_dir: &Path, own: &[(String, Vec<u8>)]) -> Result<PathBuf> {
-    fs::create_dir_all(build_dir).with_context(|| format!("create {}", build_dir.display()))?;
-    // Headers are read from the source tree; only the driver's own directory is written to, and so is a copy.
-    for entry in fs::read_dir(amd).with_context(|| format!("read {}", amd.display()))? {
-        let from = entry
-            .with_context(|| format!("read {}", amd.display()))?
-            .path();
-        let link = build_dir.join(from.file_name().unwrap_or_default());
-        if !from.ends_with("amdkfd") && fs::read_link(&link).ok().as_ref() != Some(&from) {
-            let _ = fs::remove_file(&link);
-            std::os::unix::fs::symlink(&from, &link)
-                .with_context(|| format!("link {}", link.display()))?;
-        }
+    /// The kernel's source, as far as it is needed here.
+    pub(crate) fn source(&self) -> Result<PathBuf> {
+        self.kernel.source(self.project, SOURCE_DIRS)
     }
-    let driver = build_dir.join("amdkfd");
-    fs::create_dir_all(&driver).with_context(|| format!("create {}", driver.display()))?;
-    let mut expected: Vec<String> = own.iter().map(|(name, _)| name.clone()).collect();
-    for entry in fs::read_dir(amd.join("amdkfd")).context("read the driver's source")? {
-        let from = entry.context("read the driver's source")?.path();
-        let name = from
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        // A file of our own takes the place of one of that name.
-        if from.is_file() && !own.iter().any(|(own, _)| *own == name) {
-            publish(&from, &driver.join(&name))?;
-            expected.push(name);
-        }
-    }
-    publish(&amd.join("amdgpu").join(TAKEN), &driver.join(TAKEN))?;
-    expected.push(TAKEN.to_owned());
-    for (name, content) in own {
-        let path = driver.join(name);
-        if !fs::read(&path).is_ok_and(|old| old == *content) {
-            fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
-        }
-    }
-    // The Kbuild takes every source file it finds: one that left the project must not stay.
-    for entry in fs::read_dir(&driver).with_context(|| format!("read {}", driver.display()))? {
-        let path = entry
-            .with_context(|| format!("read {}", driver.display()))?
-            .path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let is_source = (name.ends_with(".c") && !name.ends_with(".mod.c")) || name.ends_with(".h");
-        if is_source && !expected.contains(&name) {
-            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-        }
-    }
-    Ok(driver)
-}
 
-fn make(tools: &Tools, headers: &Path, driver: &Path) -> Result<()> {
-    let module = driver.join("amdgpu.ko");
-    let _ = fs::remove_file(&module);
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut command = tools.command("make")?;
-    tools.prepare(&mut command);
-    // Flags of an outer make are not for this one.
-    command
-        .env_remove("MAKEFLAGS")
-        .env_remove("MFLAGS")
-        .env_remove("MAKELEVEL");
-    command
-        .arg("-C")
-        .arg(headers)
-        .arg(format!("M={}", driver.display()))
-        .arg(format!("-j{jobs}"))
-        .arg("modules");
-    let output = command.stdin(Stdio::null()).output().context("run make")?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() || !module.is_file() {
-        anyhow::bail!(
-            "the simulated GPU's module does not build:\n{}",
-            words.trim()
-        );
+    /// Tells a build's inputs apart from any other's; `more` is what comes on top of the kernel and the project's files.
+    pub(crate) fn digest(&self, more: &str) -> String {
+        let release = self.kernel.release();
+        let parts = self
+            .own
+            .iter()
+            .flat_map(|(name, content)| [name.as_bytes(), content.as_slice()]);
+        digest::of_parts(
+            [release.as_bytes(), more.as_bytes()]
+                .into_iter()
+                .chain(parts),
+        )
     }
-    // Warnings of the compiler are worth reading; a remark about the way of building is not.
-    words
-        .lines()
-        .filter(|line| line.contains("warning:") || line.contains("error:"))
-        .for_each(|line| eprintln!("{line}"));
-    Ok(())
+
+    /// Takes the build directory of that name. The kernel's headers and source are in place by now, and stay.
+    pub(crate) fn lock(&self, name: &str) -> Result<Flock<fs::File>> {
+        Project::lock_dir(&self.kernel.dir().join(name))
+    }
+
+    /// Brings the build directory of that name up to date and returns the driver's directory in it. The caller holds its
+    /// lock.
+    pub(crate) fn lay_out(&self, name: &str, overlay: &Overlay) -> Result<PathBuf> {
+        let build_dir = self.kernel.dir().join(name);
+        if build_dir.to_string_lossy().contains(char::is_whitespace) {
+            return Err(unavailable(format!(
+                "make cannot build in {}, whose name holds a blank: set GPREEMPT_CACHE to a directory without one",
+                build_dir.display()
+            )));
+        }
+        layout::lay_out(&self.source()?.join(AMD), &build_dir, &self.own, overlay)
+    }
+
+    /// Builds in the directory of that name, which is kept. The caller holds its lock.
+    pub(crate) fn make(&self, name: &str, overlay: &Overlay, warnings: Warnings) -> Result<Made> {
+        let driver = self.lay_out(name, overlay)?;
+        let headers = self.kernel.headers(self.project)?;
+        let warnings = compile::make(self.tools, &headers, &driver, warnings)?;
+        Ok(Made { driver, warnings })
+    }
 }
 
 /// Copies what the driver's own files were compiled to.
@@ -263,67 +239,4 @@ fn drop_old(results: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(path);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tree() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let amd = dir.path().join("amd");
-        for made in ["amdkfd", "amdgpu", "include"] {
-            fs::create_dir_all(amd.join(made)).unwrap();
-        }
-        fs::write(amd.join("amdkfd/kfd_queue.c"), "queue").unwrap();
-        fs::write(amd.join("amdkfd/Makefile"), "list").unwrap();
-        fs::write(amd.join("amdgpu").join(TAKEN), "fence").unwrap();
-        (dir, amd)
-    }
-
-    #[test]
-    fn the_driver_is_copied_and_its_headers_are_linked() {
-        let (dir, amd) = tree();
-        let build = dir.path().join("build");
-        let driver = lay_out(
-            &amd,
-            &build,
-            &[
-                ("Kbuild".into(), b"k".to_vec()),
-                ("sim_a.c".into(), b"a".to_vec()),
-            ],
-        )
-        .unwrap();
-        assert_eq!(
-            fs::read_to_string(driver.join("kfd_queue.c")).unwrap(),
-            "queue"
-        );
-        assert_eq!(fs::read_to_string(driver.join(TAKEN)).unwrap(), "fence");
-        assert_eq!(fs::read_to_string(driver.join("sim_a.c")).unwrap(), "a");
-        assert_eq!(
-            fs::read_link(build.join("include")).unwrap(),
-            amd.join("include")
-        );
-        assert!(!driver.is_symlink());
-    }
-
-    #[test]
-    fn what_did_not_change_keeps_its_time_and_what_left_is_removed() {
-        let (dir, amd) = tree();
-        let build = dir.path().join("build");
-        let first = [
-            ("Kbuild".to_owned(), b"k".to_vec()),
-            ("sim_a.c".to_owned(), b"a".to_vec()),
-            ("sim_b.c".to_owned(), b"b".to_vec()),
-        ];
-        let driver = lay_out(&amd, &build, &first).unwrap();
-        let time = |name: &str| fs::metadata(driver.join(name)).unwrap().modified().unwrap();
-        let before = (time("kfd_queue.c"), time("sim_a.c"));
-        fs::write(driver.join("amdgpu.mod.c"), "generated").unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        lay_out(&amd, &build, &first[..2]).unwrap();
-        assert_eq!(before, (time("kfd_queue.c"), time("sim_a.c")));
-        assert!(!driver.join("sim_b.c").exists());
-        assert!(driver.join("amdgpu.mod.c").exists());
-    }
 }

@@ -42,6 +42,13 @@ pub(crate) struct Spec {
     source: Option<Pin>,
 }
 
+impl Spec {
+    /// Whether modules can be built for it: with headers and source.
+    pub(crate) fn has_source(&self) -> bool {
+        self.source.is_some() && !self.headers.is_empty()
+    }
+}
+
 /// Package and digest; the version is the kernel's.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,13 +194,18 @@ impl Kernel {
     }
 
     fn say_if_replaced(&self) {
-        if self.choice.version != self.spec.version {
+        if !self.is_as_pinned() {
             ui::warn(&format!(
                 "kernel {} {} of tests/kernels.toml is gone from the mirror: {} is used in its place, with the digest of the \
                  signed package index",
                 self.spec.name, self.spec.version, self.choice.version
             ));
         }
+    }
+
+    /// Whether it is the pinned one, or a newer one of its series in its place.
+    pub(crate) fn is_as_pinned(&self) -> bool {
+        self.choice.version == self.spec.version
     }
 
     /// What `uname -r` says in it.
@@ -333,7 +345,7 @@ impl Kernel {
             return Ok(true);
         }
         project.need_room(ROOM_BYTES)?;
-        let as_pinned = self.choice.version == self.spec.version;
+        let as_pinned = self.is_as_pinned();
         let finder = Finder::new(project, &self.spec.suites);
         let mut archives = Vec::new();
         for pin in pins {

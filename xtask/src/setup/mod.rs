@@ -28,8 +28,8 @@ use tools::Tools;
 pub(crate) struct Needs {
     /// Kernels by name.
     pub(crate) kernels: Vec<String>,
-    /// To build the simulated GPU's module.
-    pub(crate) sim: bool,
+    /// Kernels for which the simulated GPU's module is to be built: headers and the driver's source.
+    pub(crate) modules: Vec<String>,
     /// To build eBPF programs.
     pub(crate) bpf: bool,
     /// The ROCm runtime.
@@ -80,16 +80,19 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
             for name in &needs.kernels {
                 kernels.push(Kernel::provide(project, pins.kernel(name)?)?);
             }
-            if needs.sim {
-                let spec = pins.sim_kernel()?;
+            for name in &needs.modules {
+                let spec = pins.kernel(name)?;
                 let known = kernels
                     .iter()
                     .find(|kernel: &&Kernel| kernel.name() == spec.name);
-                let kernel = known
-                    .cloned()
-                    .map_or_else(|| Kernel::provide(project, spec), Ok)?;
+                let known = known.cloned();
+                let is_known = known.is_some();
+                let kernel = known.map_or_else(|| Kernel::provide(project, spec), Ok)?;
                 kernel.headers(project)?;
                 kernel.source(project, crate::build::sim::SOURCE_DIRS)?;
+                if !is_known {
+                    kernels.push(kernel);
+                }
             }
             let rocm = needs
                 .rocm

@@ -47,6 +47,10 @@ const TOOLS: &[Tool] = &[
         package: "make",
     },
     Tool {
+        program: "patch",
+        package: "patch",
+    },
+    Tool {
         program: "pahole",
         package: "pahole",
     },
@@ -99,6 +103,21 @@ impl Tools {
             tools.path(tool.program)?;
         }
         Ok(tools)
+    }
+
+    /// What is needed to run this one program, which most machines have.
+    pub(crate) fn provide_only(project: &Project, program: &str) -> Result<Self> {
+        if on_machine(program) {
+            return Ok(Self { private: None });
+        }
+        let _lock = project.lock()?;
+        Self::provide(project)
+    }
+
+    /// The machine's own programs.
+    #[cfg(test)]
+    pub(crate) fn of_machine() -> Self {
+        Self { private: None }
     }
 
     /// A command that runs the tool.

@@ -82,13 +82,12 @@ pub(crate) fn compare(project: &Project) -> Result<Comparison> {
         project,
         &pins,
         &Needs {
-            kernels: vec![name.clone()],
-            sim: true,
+            modules: vec![name.clone()],
             ..Needs::default()
         },
     )?;
     let kernel = ready.kernel(&name)?;
-    let sim = sim::build(project, &ready.tools, kernel)?;
+    let sim = sim::build(project, &ready.tools, kernel, None)?;
     let stock = Modules::list(&kernel.modules_dir()?, &ready.tools)?.read("amdgpu")?;
 
     let ours = functions_of_objects(&sim.objects)?;

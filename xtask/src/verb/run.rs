@@ -14,10 +14,12 @@ use crate::cli::RunArgs;
 use crate::guests::Wish;
 use crate::project::Project;
 use crate::ui;
+use crate::vm::config::Driver;
 
 /// Runs the verb.
 pub(crate) fn run(project: &Project, args: RunArgs) -> Result<ExitCode> {
-    let native = if args.native || args.vm {
+    let vm = args.vm || args.driver.is_some();
+    let native = if args.native || vm {
         args.native
     } else {
         has_driver(Path::new("/sys"))
@@ -27,11 +29,14 @@ pub(crate) fn run(project: &Project, args: RunArgs) -> Result<ExitCode> {
         return Err(Command::new(&program).args(&args.arguments).exec())
             .with_context(|| format!("run {}", program.display()));
     }
-    if !args.vm {
+    if !vm {
         ui::note("no amdkfd with kprobes on this machine: running in a guest with a simulated GPU");
     }
+    let driver = args.driver.unwrap_or(Driver::Sim);
     let wish = Wish {
-        background: demo(),
+        driver,
+        // Without a GPU there is nothing that they could use.
+        background: driver.is_simulated().then(demo).unwrap_or_default(),
         ..Wish::sim("run")
     };
     let argv = std::iter::once("gpreempt".to_owned())

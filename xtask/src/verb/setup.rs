@@ -19,7 +19,7 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
         &pins,
         &Needs {
             kernels,
-            sim: true,
+            modules: vec![pins.sim_kernel()?.name.clone()],
             bpf: true,
             rocm: true,
         },

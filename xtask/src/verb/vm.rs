@@ -78,13 +78,14 @@ pub(crate) fn wish_of(args: &GuestArgs) -> Result<Wish> {
             .collect::<Result<_>>()?,
         bare: args.bare,
         module: args.module.clone(),
+        series: args.series.clone(),
         ..Wish::sim("vm")
     })
 }
 
 /// The simulated GPU's parameters for a shape.
 pub(crate) fn shape_params(driver: Driver, gpus: Option<u32>, xccs: Option<u32>) -> Vec<String> {
-    if driver != Driver::Sim {
+    if !driver.is_simulated() {
         return Vec::new();
     }
     let gpus = gpus.map(|count| format!("sim_gpus={count}"));
@@ -134,6 +135,7 @@ mod tests {
             shape_params(Driver::Sim, Some(2), Some(4)),
             ["sim_gpus=2", "sim_xccs=4"]
         );
+        assert_eq!(shape_params(Driver::Patched, Some(4), None), ["sim_gpus=4"]);
         assert!(shape_params(Driver::Sim, None, None).is_empty());
         assert!(shape_params(Driver::Stock, Some(0), Some(0)).is_empty());
     }

@@ -12,12 +12,24 @@ use crate::setup::kernels::Kernel;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Driver {
-    /// The real amdkfd on the simulated GPU.
+    /// The unmodified amdkfd on the simulated GPU.
     Sim,
+    /// The amdkfd with the project's patch series on the simulated GPU.
+    Patched,
     /// The distribution's unmodified driver, which finds no GPU.
     Stock,
     /// None.
     None,
+}
+
+impl Driver {
+    /// Whether it runs on the simulated GPU.
+    pub(crate) fn is_simulated(self) -> bool {
+        match self {
+            Self::Sim | Self::Patched => true,
+            Self::Stock | Self::None => false,
+        }
+    }
 }
 
 /// How fast, how large, how exact.
@@ -44,7 +56,7 @@ impl Default for Hardware {
 pub(crate) struct Guest {
     pub(crate) kernel: Kernel,
     pub(crate) driver: Driver,
-    /// The simulated GPU's module, for [`Driver::Sim`].
+    /// The simulated GPU's module, for drivers that run on it.
     pub(crate) sim_module: Option<PathBuf>,
     /// Module parameters of the driver, `key=value`.
     pub(crate) params: Vec<String>,

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the guest's kernel wrote to its console, and whether anything in it is a kernel's complaint.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
+
+use guest::complaint::{begun_by, complaint_in};
 
 /// A complaint of the guest's kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,58 +14,43 @@ pub(crate) struct Finding {
     pub(crate) line: String,
     /// The kernel did not go on after it.
     pub(crate) fatal: bool,
+    /// The test that had begun last.
+    pub(crate) during: Option<String>,
 }
 
-/// How complaints begin, after the time stamp.
-const COMPLAINTS: &[(&str, bool)] = &[
-    ("Kernel panic", true),
-    ("WARNING: CPU", false),
-    ("WARNING: ", false),
-    ("BUG: ", false),
-    ("kernel BUG at", false),
-    ("Oops: ", false),
-    ("general protection fault", false),
-    ("Unable to handle kernel", false),
-    ("watchdog: BUG", false),
-    ("rcu: INFO: rcu_", false),
-    ("UBSAN: ", false),
-    ("list_add corruption", false),
-    ("list_del corruption", false),
-    ("refcount_t: ", false),
-];
+impl fmt::Display for Finding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.during {
+            Some(test) => write!(formatter, "{} (during {test})", self.line),
+            None => formatter.write_str(&self.line),
+        }
+    }
+}
 
 /// Complaints in a console log, in order.
 pub(crate) fn findings(log: &str) -> Vec<Finding> {
-    log.lines().filter_map(finding_of).collect()
-}
-
-fn finding_of(line: &str) -> Option<Finding> {
-    let text = without_time(line);
-    let hung = text.starts_with("INFO: task ") && text.contains(" blocked for more than ");
-    let fatal = COMPLAINTS
-        .iter()
-        .find(|(start, _)| text.starts_with(start))
-        .map(|(_, fatal)| *fatal)
-        .or(hung.then_some(false))?;
-    Some(Finding {
-        line: text.to_owned(),
-        fatal,
-    })
-}
-
-/// The line without `[   12.345678] ` and what the console put before it.
-fn without_time(line: &str) -> &str {
-    let line = line.trim();
-    let stamped = line.split_once('[').filter(|(before, _)| before.is_empty());
-    let rest = stamped
-        .and_then(|(_, rest)| rest.split_once("] "))
-        .filter(|(time, _)| {
-            !time.is_empty()
-                && time
-                    .bytes()
-                    .all(|c| c.is_ascii_digit() || matches!(c, b' ' | b'.'))
-        });
-    rest.map_or(line, |(_, text)| text)
+    let mut during = None;
+    let mut found: Vec<Finding> = Vec::new();
+    for line in log.lines() {
+        if let Some(test) = begun_by(line) {
+            during = Some(test);
+        } else if let Some(complaint) = complaint_in(line) {
+            // The call trace of a complaint that is told already.
+            if complaint.is_trace()
+                && found
+                    .last()
+                    .is_some_and(|last| last.during.as_deref() == during)
+            {
+                continue;
+            }
+            found.push(Finding {
+                line: complaint.line,
+                fatal: complaint.fatal,
+                during: during.map(str::to_owned),
+            });
+        }
+    }
+    found
 }
 
 /// The log's text, whatever bytes it holds.
@@ -87,20 +75,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_are_found_and_ordinary_lines_are_not() {
+    fn complaints_are_found_with_the_test_they_fall_into() {
         let log = "[    0.000000] Linux version 6.12\r\n\
-                   [    1.5] amdgpu: module verification failed: signature and/or required key missing - tainting kernel\r\n\
+                   [    1.0] BUG: early\r\n\
+                   [    5.0] vm-tests: begin g::a\r\n\
                    [   12.345678] WARNING: CPU: 1 PID: 99 at kernel/x.c:5 f+0x1/0x2 [amdgpu]\r\n\
                    [   12.345679] Modules linked in: amdgpu\r\n\
-                   [   13.0] BUG: kernel NULL pointer dereference, address: 0000000000000000\r\n\
-                   [   14.0] INFO: task kfd:12 blocked for more than 120 seconds.\r\n\
-                   [   15.0] Kernel panic - not syncing: Attempted to kill init!\r\n\
-                   DEBUG: no\r\n";
-        let found = findings(log);
-        assert_eq!(found.len(), 4, "{found:?}");
-        assert!(found[0].line.starts_with("WARNING: CPU: 1"));
-        assert!(!found[2].fatal);
-        assert!(found[3].fatal);
+                   [   13.0] vm-tests: begin g::b\r\n\
+                   [   14.0] vm-tests: begin g::c\r\n\
+                   [   15.0] Kernel panic - not syncing: Attempted to kill init!\r\n";
+        let found: Vec<_> = findings(log)
+            .into_iter()
+            .map(|finding| (finding.during, finding.fatal))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (None, false),
+                (Some("g::a".to_owned()), false),
+                (Some("g::c".to_owned()), true)
+            ]
+        );
+        assert_eq!(findings(log)[0].to_string(), "BUG: early");
+        assert!(findings(log)[1].to_string().ends_with("(during g::a)"));
     }
 
     #[test]

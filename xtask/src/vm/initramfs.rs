@@ -61,7 +61,7 @@ pub(crate) fn write(project: &Project, tools: &Tools, guest: &Guest, path: &Path
                 }));
             segments.push(stock.archive);
         }
-        Driver::Sim => {
+        Driver::Sim | Driver::Patched => {
             let module = guest
                 .sim_module
                 .as_ref()

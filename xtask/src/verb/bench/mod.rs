@@ -2,6 +2,7 @@
 //! `cargo xtask bench`: measurements in a guest, as a page of tables. One file a page.
 
 mod overhead;
+mod preempt;
 
 use std::fs;
 use std::io::Write;
@@ -22,6 +23,7 @@ use crate::vm::{Ending, Machine, Session};
 pub(crate) fn run(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
     let page = match args.what {
         Bench::Overhead => overhead::measure(project)?,
+        Bench::Preempt => preempt::measure(project)?,
     };
     print!("{page}");
     if let Some(path) = &args.write {

@@ -265,7 +265,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// Nearest rank; NaN of nothing, which nobody takes for a figure.
-fn quantile(samples: &[f64], percent: usize) -> f64 {
+pub(super) fn quantile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;

@@ -3,6 +3,7 @@
 //! and reports them one JSON line each. What it does not report has failed, whatever the reason.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +18,20 @@ use crate::ui;
 use crate::verb::vm::shape_params;
 use crate::vm::config::{Driver, Hardware};
 use crate::vm::{Ending, Finding, Machine, Session};
+
+/// A test that `vm-tests` adds to every group whose driver can be unloaded: alone it makes no group.
+const IN_EVERY_GROUP: &str = "::driver_unloads_without_leaks";
+
+/// What to run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Chosen {
+    /// Names of groups; none: all.
+    pub(crate) groups: Vec<String>,
+    /// Only tests whose name contains this.
+    pub(crate) filter: Option<String>,
+    /// For guests with the patched driver: a series in place of the project's.
+    pub(crate) series: Option<PathBuf>,
+}
 
 /// `tests/vm/groups.toml`.
 #[derive(Debug, Deserialize)]
@@ -49,6 +64,8 @@ enum Line {
         outcome: Word,
         #[serde(default)]
         detail: String,
+        #[serde(default)]
+        seconds: f64,
     },
     Done {
         count: usize,
@@ -64,7 +81,7 @@ enum Word {
 }
 
 impl Group {
-    fn wish(&self) -> Wish {
+    fn wish(&self, chosen: &Chosen) -> Wish {
         let mut params = shape_params(self.driver, Some(self.gpus), Some(self.xccs));
         params.extend(self.params.iter().cloned());
         Wish {
@@ -76,6 +93,10 @@ impl Group {
                 memory_mb: self.memory_mb,
                 ..Hardware::default()
             },
+            series: chosen
+                .series
+                .clone()
+                .filter(|_| self.driver == Driver::Patched),
             ..Wish::sim(&format!("test-{}", self.name))
         }
     }
@@ -85,10 +106,10 @@ impl Group {
     }
 }
 
-/// Runs the groups of these names, or all.
-pub(crate) fn run(project: &Project, names: &[String], tally: &mut Tally) {
-    let prepared = choose(project, names).and_then(|groups| {
-        let wishes: Vec<Wish> = groups.iter().map(Group::wish).collect();
+/// Runs what was chosen.
+pub(crate) fn run(project: &Project, chosen: &Chosen, tally: &mut Tally) {
+    let prepared = choose(project, &chosen.groups).and_then(|groups| {
+        let wishes: Vec<Wish> = groups.iter().map(|group| group.wish(chosen)).collect();
         Ok((Workshop::open(project, &wishes)?, groups))
     });
     let (workshop, groups) = match prepared {
@@ -99,10 +120,19 @@ pub(crate) fn run(project: &Project, names: &[String], tally: &mut Tally) {
         }
     };
     for group in &groups {
-        if let Err(error) = run_group(project, &workshop, group, tally) {
+        if let Err(error) = run_group(project, &workshop, group, chosen, tally) {
             tally.step(&group.test("run"), Err(error));
         }
     }
+}
+
+/// The first group with this driver on this kernel.
+pub(crate) fn first_of(project: &Project, driver: Driver, kernel: &str) -> Result<String> {
+    let mut groups = choose(project, &[])?.into_iter();
+    let found = groups.find(|group| group.driver == driver && group.kernel == kernel);
+    found.map(|group| group.name).with_context(|| {
+        format!("tests/vm/groups.toml has no group with driver {driver:?} on kernel {kernel}")
+    })
 }
 
 fn choose(project: &Project, names: &[String]) -> Result<Vec<Group>> {
@@ -133,13 +163,18 @@ fn run_group(
     project: &Project,
     workshop: &Workshop,
     group: &Group,
+    chosen: &Chosen,
     tally: &mut Tally,
 ) -> Result<()> {
-    let expected = expected(workshop, group, tally.filter())?;
-    if expected.is_empty() {
-        anyhow::ensure!(tally.filter().is_some(), "the group has no tests");
+    let filter = chosen.filter.as_deref();
+    let expected = expected(workshop, group, filter)?;
+    if expected.is_empty() && filter.is_some() {
         return Ok(());
     }
+    anyhow::ensure!(
+        filter.is_some() || has_own_tests(&expected),
+        "the group has no tests"
+    );
     ui::note(&format!(
         "guest {}: {} tests, kernel {}",
         group.name,
@@ -147,7 +182,7 @@ fn run_group(
         group.kernel
     ));
     let started = Instant::now();
-    let guest = workshop.guest(&group.wish())?;
+    let guest = workshop.guest(&group.wish(chosen))?;
     let reported = Reported::default();
     let (ending, findings, problems) = match Machine::boot(
         project,
@@ -162,8 +197,7 @@ fn run_group(
                 group.name.clone(),
             ];
             argv.extend(
-                tally
-                    .filter()
+                filter
                     .into_iter()
                     .flat_map(|filter| ["--filter".to_owned(), filter.to_owned()]),
             );
@@ -185,7 +219,10 @@ fn run_group(
     };
     let lines = reported.take();
     for (name, outcome) in judge(group, &expected, &lines, &ending, &findings, &problems) {
-        tally.add(&name, outcome);
+        match seconds_of(&lines, &name) {
+            Some(seconds) => tally.add_timed(&name, outcome, seconds),
+            None => tally.add(&name, outcome),
+        }
     }
     if let Err(error) = ending {
         eprintln!("xtask: guest {}: {error:#}", group.name);
@@ -196,6 +233,21 @@ fn run_group(
         started.elapsed().as_secs_f64()
     ));
     Ok(())
+}
+
+/// Whether there is more than what every group has.
+fn has_own_tests(names: &[String]) -> bool {
+    names.iter().any(|name| !name.ends_with(IN_EVERY_GROUP))
+}
+
+/// How long a test took, if it was reported.
+fn seconds_of(lines: &[Line], wanted: &str) -> Option<Duration> {
+    lines.iter().find_map(|line| match line {
+        Line::Test { name, seconds, .. } if name == wanted => {
+            Duration::try_from_secs_f64(*seconds).ok()
+        }
+        _ => None,
+    })
 }
 
 /// The names of the group's tests, as `vm-tests` itself lists them; it is static and runs on the host as well.
@@ -234,6 +286,7 @@ fn judge(
             name,
             outcome,
             detail,
+            ..
         } = line
         {
             let outcome = match outcome {
@@ -289,10 +342,7 @@ fn judge(
         Ok(_) => Outcome::Passed,
     };
     outcomes.push((group.test("guest_runs_to_its_end"), complete));
-    let complaints: Vec<&str> = findings
-        .iter()
-        .map(|finding| finding.line.as_str())
-        .collect();
+    let complaints: Vec<String> = findings.iter().map(Finding::to_string).collect();
     let quiet = match complaints.is_empty() {
         true => Outcome::Passed,
         false => Outcome::Failed(complaints.join("; ")),
@@ -360,7 +410,26 @@ mod tests {
             name: name.into(),
             outcome,
             detail: "d".into(),
+            seconds: 1.5,
         }
+    }
+
+    #[test]
+    fn a_group_needs_tests_of_its_own() {
+        let common = format!("g{IN_EVERY_GROUP}");
+        assert!(!has_own_tests(&[]));
+        assert!(!has_own_tests(std::slice::from_ref(&common)));
+        assert!(has_own_tests(&[common, "g::a".to_owned()]));
+    }
+
+    #[test]
+    fn times_come_from_the_report() {
+        let lines = [test_line("g::a", Word::Passed), Line::Done { count: 1 }];
+        assert_eq!(
+            seconds_of(&lines, "g::a"),
+            Some(Duration::from_millis(1500))
+        );
+        assert_eq!(seconds_of(&lines, "g::b"), None);
     }
 
     fn failed(outcomes: &[(String, Outcome)]) -> Vec<&str> {
@@ -418,6 +487,7 @@ mod tests {
         let finding = Finding {
             line: "WARNING: CPU: 0".into(),
             fatal: false,
+            during: Some("g::a".into()),
         };
         let outcomes = judge(
             &group(),
@@ -431,6 +501,8 @@ mod tests {
             failed(&outcomes),
             ["g::guest_runs_to_its_end", "g::kernel_does_not_complain"]
         );
+        let why = format!("{:?}", outcomes.last().unwrap().1);
+        assert!(why.contains("WARNING: CPU: 0 (during g::a)"), "{why}");
     }
 
     #[test]
@@ -446,7 +518,8 @@ mod tests {
             Line::Test {
                 name: "g::a".into(),
                 outcome: Word::Failed,
-                detail: "x".into()
+                detail: "x".into(),
+                seconds: 0.1
             }
         );
         assert_eq!(lines[1], Line::Done { count: 1 });
@@ -466,5 +539,10 @@ mod tests {
         };
         assert!(!choose(&project, &[]).unwrap().is_empty());
         assert!(choose(&project, &["no-such-group".to_owned()]).is_err());
+        assert_eq!(
+            first_of(&project, Driver::Patched, "6.12").unwrap(),
+            "patched"
+        );
+        assert!(first_of(&project, Driver::Patched, "2.4").is_err());
     }
 }

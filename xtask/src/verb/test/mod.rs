@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask test`: everything that can be tested without a GPU, in one count.
 
-mod groups;
+pub(crate) mod groups;
 mod host;
-mod tally;
+pub(crate) mod tally;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli::TestArgs;
+use super::patch;
+use crate::cli::{SeriesArgs, TestArgs};
 use crate::project::Project;
 use tally::Tally;
 
@@ -18,9 +19,20 @@ pub(crate) fn run(project: &Project, args: TestArgs) -> Result<ExitCode> {
     let mut tally = Tally::new(args.filter.clone());
     if !args.vm_only && args.groups.is_empty() {
         host::run(project, &mut tally);
+        // What loads the series in a guest is a group of its own below.
+        let series = SeriesArgs {
+            kernel: None,
+            series: None,
+        };
+        patch::check::on_host(project, &series, &mut tally);
     }
     if !args.host_only {
-        groups::run(project, &args.groups, &mut tally);
+        let chosen = groups::Chosen {
+            groups: args.groups.clone(),
+            filter: args.filter.clone(),
+            series: None,
+        };
+        groups::run(project, &chosen, &mut tally);
     }
     Ok(tally.finish())
 }

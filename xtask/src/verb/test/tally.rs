@@ -2,6 +2,7 @@
 //! How each test ended, and how many of each.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// How a test ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,21 +47,49 @@ impl Tally {
 
     /// One test ended.
     pub(crate) fn add(&mut self, name: &str, outcome: Outcome) {
+        self.say(name, outcome, None);
+    }
+
+    /// One test ended after so long.
+    pub(crate) fn add_timed(&mut self, name: &str, outcome: Outcome, took: Duration) {
+        self.say(name, outcome, Some(took));
+    }
+
+    fn say(&mut self, name: &str, outcome: Outcome, took: Option<Duration>) {
+        let took = took.map_or_else(String::new, |took| {
+            format!(" ({:.1} s)", took.as_secs_f64())
+        });
         match outcome {
             Outcome::Passed => {
                 self.passed += 1;
-                println!("passed   {name}");
+                println!("passed   {name}{took}");
             }
             Outcome::Failed(why) => {
                 self.failed += 1;
-                println!("FAILED   {name}: {why}");
+                println!("FAILED   {name}{took}: {why}");
                 self.failures.push((name.to_owned(), why));
             }
             Outcome::Skipped(why) => {
                 self.skipped += 1;
-                println!("skipped  {name}: {why}");
+                println!("skipped  {name}{took}: {why}");
             }
         }
+    }
+
+    /// Runs a step if it is asked for, and says how long it took. False if it failed.
+    pub(crate) fn run(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<()>) -> bool {
+        if !self.wants(name) {
+            return true;
+        }
+        let started = Instant::now();
+        let result = step();
+        let worked = result.is_ok();
+        let outcome = result.map_or_else(
+            |error| Outcome::Failed(format!("{error:#}")),
+            |()| Outcome::Passed,
+        );
+        self.add_timed(name, outcome, started.elapsed());
+        worked
     }
 
     /// A step that either works or not.
@@ -129,6 +158,15 @@ mod tests {
         assert!(tally.step("e", Ok(())));
         assert_eq!(tally.count(), "12 passed, 2 failed, 2 skipped");
         assert_eq!(tally.finish(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn steps_run_only_if_they_are_asked_for() {
+        let mut tally = Tally::new(Some("want".into()));
+        assert!(tally.run("wanted", || Ok(())));
+        assert!(!tally.run("wanted too", || anyhow::bail!("no")));
+        assert!(tally.run("other", || unreachable!("nobody asked for it")));
+        assert_eq!(tally.count(), "1 passed, 1 failed, 0 skipped");
     }
 
     #[test]
