@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What host and guest of a test VM agree on: the [`frame`]s that cross the channel between them and
-//! the [`plan`] that the host puts into the initramfs for PID 1.
+//! What host and guest of a test VM agree on: the [`frame`]s that cross the channel between them, the [`plan`] that
+//! the host puts into the initramfs for PID 1, and what is a [`complaint`] of the guest's kernel.
 
+pub mod complaint;
 pub mod frame;
 pub mod plan;

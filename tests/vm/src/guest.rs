@@ -87,6 +87,15 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 /// Calls `check` until it returns something.
 pub(crate) fn eventually<T>(
     what: &str,
+    check: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    eventually_every(Duration::from_millis(20), what, check)
+}
+
+/// Same, looking so often.
+pub(crate) fn eventually_every<T>(
+    pause: Duration,
+    what: &str,
     mut check: impl FnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     let until = Instant::now() + DEADLINE;
@@ -95,7 +104,7 @@ pub(crate) fn eventually<T>(
             return Ok(value);
         }
         anyhow::ensure!(Instant::now() < until, "waited {DEADLINE:?} for: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
     }
 }
 
@@ -166,11 +175,17 @@ pub(crate) fn live_objects() -> anyhow::Result<Vec<(String, u64)>> {
         .collect()
 }
 
-/// Waits until no process holds queues.
+/// Waits until no process but this one is a KFD process. Who opened the device is one until it ends.
 pub(crate) fn wait_for_no_process() -> anyhow::Result<()> {
+    let own = std::process::id().to_string();
     eventually("no KFD process", || {
         match fs::read_dir("/sys/class/kfd/kfd/proc") {
-            Ok(mut entries) => Ok(entries.next().is_none().then_some(())),
+            Ok(entries) => {
+                let others = entries
+                    .flatten()
+                    .filter(|entry| entry.file_name() != own.as_str());
+                Ok((others.count() == 0).then_some(()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(())),
             Err(error) => Err(error.into()),
         }
@@ -189,18 +204,9 @@ pub(crate) fn kernel_log() -> anyhow::Result<Vec<String>> {
 
 /// Fails if the kernel complained since boot.
 pub(crate) fn check_kernel_log() -> anyhow::Result<()> {
-    const COMPLAINTS: [&str; 7] = [
-        "BUG:",
-        "WARNING:",
-        "Oops",
-        "general protection",
-        "use-after-free",
-        "blocked for more than",
-        "soft lockup",
-    ];
     let bad: Vec<String> = kernel_log()?
-        .into_iter()
-        .filter(|line| COMPLAINTS.iter().any(|text| line.contains(text)))
+        .iter()
+        .filter_map(|line| Some(::guest::complaint::complaint_in(line)?.line))
         .collect();
     anyhow::ensure!(bad.is_empty(), "the kernel complained: {}", bad.join(" | "));
     Ok(())

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A `kfd-load` under the test's control, and what it says that it did.
 
-use std::process::Command;
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus};
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
@@ -18,7 +20,17 @@ pub(crate) struct Load {
 impl Load {
     /// Starts `kfd-load` with `args` and control by commands, and waits until its queues exist on `gpus` GPUs.
     pub(crate) fn start_on(gpus: usize, args: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn(gpus, Command::new("kfd-load"), args)
+    }
+
+    /// Same on one GPU, as another user, who must be able to open the devices.
+    pub(crate) fn start_as(uid: u32, args: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new("kfd-load");
+        command.uid(uid).gid(uid);
+        Self::spawn(1, command, args)
+    }
+
+    fn spawn(gpus: usize, mut command: Command, args: &[&str]) -> anyhow::Result<Self> {
         command.arg("--control").args(args);
         let load = Self {
             child: JsonChild::start(command)?,
@@ -114,6 +126,44 @@ impl Load {
             .context("no report line")
     }
 
+    /// `report` lines of all GPUs: what is so after this call began.
+    pub(crate) fn reports(&mut self) -> anyhow::Result<Vec<Record>> {
+        let before = self.child.records().len();
+        self.command("report")?;
+        let mut latest = BTreeMap::new();
+        for record in self.child.records().drain(before..) {
+            if record.kind == "report" {
+                latest.insert(record.number("gpu_id")?, record);
+            }
+        }
+        Ok(latest.into_values().collect())
+    }
+
+    /// How far the GPUs have read each queue now.
+    pub(crate) fn read_indices(&mut self) -> anyhow::Result<BTreeMap<u64, u64>> {
+        let mut indices = BTreeMap::new();
+        for report in self.reports()? {
+            for queue in report.list("queues")? {
+                indices.insert(queue.number("queue_id")?, queue.number("read_index")?);
+            }
+        }
+        Ok(indices)
+    }
+
+    /// Requests completed since the start.
+    pub(crate) fn requests(&mut self) -> anyhow::Result<u64> {
+        let mut requests = 0;
+        for report in self.reports()? {
+            requests += report.number("requests")?;
+        }
+        Ok(requests)
+    }
+
+    /// Every line so far.
+    pub(crate) fn lines(&self) -> Vec<Record> {
+        self.child.records()
+    }
+
     /// Ends it cleanly. Returns its `done` line.
     pub(crate) fn stop(mut self) -> anyhow::Result<Record> {
         self.command("stop")?;
@@ -140,8 +190,8 @@ impl Load {
     }
 
     /// Waits for an end that need not be clean.
-    pub(crate) fn wait_exit(&mut self) -> anyhow::Result<()> {
-        self.child.wait_exit().map(drop)
+    pub(crate) fn wait_exit(&mut self) -> anyhow::Result<ExitStatus> {
+        self.child.wait_exit()
     }
 }
 

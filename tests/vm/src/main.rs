@@ -5,11 +5,18 @@
 //! did. Nothing here sleeps and hopes: everything is waited for with a deadline.
 
 mod check;
+mod controller;
+mod cycler;
+mod gpreempt_fd;
+mod gpu;
 mod guest;
 mod harness;
 mod json_child;
+mod kernel_log;
 mod load;
+mod preemption;
 mod record;
+mod scene;
 mod tests;
 mod watch;
 
@@ -35,6 +42,24 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(controller::VERB) {
+        return match controller::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vm-tests {}: {error:#}", controller::VERB);
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if std::env::args().nth(1).as_deref() == Some(cycler::VERB) {
+        return match cycler::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("vm-tests {}: {error:#}", cycler::VERB);
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cli = Cli::parse();
     let chosen = tests::all().into_iter().filter(|test| {
         cli.group.as_ref().is_none_or(|group| test.group == group)

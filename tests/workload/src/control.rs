@@ -22,6 +22,10 @@ pub enum Command {
         percent: u32,
         priority: Option<u32>,
     },
+    /// `disturb`: takes pages from under the queues, so that the driver evicts and restores them by itself.
+    Disturb,
+    /// `exec`: become another program, which waits to be killed.
+    Exec,
     /// `reject`: a `CREATE_QUEUE` that the driver refuses.
     Reject,
     /// `report`: a report now.
@@ -53,12 +57,14 @@ pub fn parse(line: &str) -> Result<Command, String> {
             percent: number(percent)?,
             priority: Some(number(priority)?),
         },
+        ["disturb"] => Command::Disturb,
+        ["exec"] => Command::Exec,
         ["reject"] => Command::Reject,
         ["report"] => Command::Report,
         ["stop"] => Command::Stop,
         ["exit"] => Command::Exit,
         ["abort"] => Command::Abort,
-        _ => return Err(format!("unknown command {line:?}: create, destroy, update, reject, report, stop, exit or abort")),
+        _ => return Err(format!("unknown command {line:?}: create, destroy, update, disturb, exec, reject, report, stop, exit or abort")),
     })
 }
 

@@ -106,6 +106,13 @@ impl Region {
         })
     }
 
+    /// Gives the pages back; the next access finds zeroes.
+    pub fn discard(&self) -> Result<(), CallError> {
+        // SAFETY: the range is this region's mapping; its content is only ever accessed atomically, and zero is a value.
+        unsafe { mman::madvise(self.start, self.bytes.get(), MmapAdvise::MADV_DONTNEED) }
+            .map_err(|errno| CallError::new("madvise", errno))
+    }
+
     /// Start address, the same for CPU and GPU.
     pub fn address(&self) -> u64 {
         self.start.as_ptr() as u64

@@ -251,6 +251,15 @@ impl Queue {
         Ok(spent_ns)
     }
 
+    /// Gives back a page that the driver watches and whose content nobody needs, as the kernel may when memory is short.
+    /// The driver stops the queues of this process until it has pages again. A copy queue has none such.
+    pub fn disturb(&self) -> Result<(), CallError> {
+        match &self.buffers.compute {
+            Some((eop, _)) => eop.region().discard(),
+            None => Ok(()),
+        }
+    }
+
     /// Packets (compute) or bytes (SDMA) submitted so far.
     pub fn write_index(&self) -> u64 {
         self.written.get()

@@ -188,7 +188,7 @@ pub fn criu_pause(pid: u32, hold: Duration) -> anyhow::Result<()> {
 }
 
 /// The descriptor under which `pid` has /dev/kfd open.
-fn kfd_descriptor(pid: u32) -> anyhow::Result<RawFd> {
+pub fn kfd_descriptor(pid: u32) -> anyhow::Result<RawFd> {
     let folder = format!("/proc/{pid}/fd");
     for entry in fs::read_dir(&folder).with_context(|| format!("read {folder}"))? {
         let entry = entry?;

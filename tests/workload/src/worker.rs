@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One process under load: makes its queues, keeps them busy, reports, cleans up.
 
+use std::os::unix::process::CommandExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -294,6 +295,15 @@ impl Worker {
                 ack.spent_ns = Some(queue.update(percent, priority.unwrap_or(queue.priority))?);
                 ack.queue = Some(QueueBorn::of(queue));
                 self.tally.updates += 1;
+            }
+            Command::Disturb => {
+                for lane in self.streams.iter().flat_map(|stream| &stream.lanes) {
+                    lane.queue.disturb()?;
+                }
+            }
+            // Returns only on failure.
+            Command::Exec => {
+                return Err(std::process::Command::new("sleep").arg("3600").exec()).context("exec")
             }
             Command::Reject => self
                 .device

@@ -24,7 +24,7 @@ pub(super) const TESTS: List = &[
 const SHADOW: &str = "/tmp/hostile.json";
 
 /// Escape sequence; new line; right-to-left override; no UTF-8; quotes and backslash; one that looks like JSON.
-const NAMES: [&[u8]; 6] = [
+pub(super) const NAMES: [&[u8]; 6] = [
     b"\x1b[2Jevil",
     b"a\nb\rc",
     "ab\u{202e}txt".as_bytes(),
@@ -33,12 +33,12 @@ const NAMES: [&[u8]; 6] = [
     b"\"},{\"pid\":1",
 ];
 
-fn hexadecimal(name: &[u8]) -> String {
+pub(super) fn hexadecimal(name: &[u8]) -> String {
     name.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a terminal could take any of this for more than text.
-fn is_dangerous(letter: char) -> bool {
+pub(super) fn is_dangerous(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,21 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tests, a file for each subject.
 
+mod backends;
 mod causes;
+mod compose;
+mod crash;
 mod doctor;
 mod endings;
 mod filters;
+mod hold;
+mod hold_nodes;
+mod hold_permissions;
+mod hold_reset;
+mod holds;
 mod hostile;
+mod inherit;
+mod ioctl_fuzz;
+mod jobs;
+mod last;
+mod lease;
 mod lifecycle;
 mod loss;
+mod malformed;
 mod module;
 mod multi;
+mod owner;
+mod preempt;
+mod patched;
 mod profile;
 mod queues;
+mod reservation;
+mod refusals;
+mod reserve;
 mod reset;
 mod rocm;
 mod scheduling;
 mod stock;
+mod targets;
 mod timing;
 mod unload;
 
@@ -27,6 +48,7 @@ pub(crate) fn all() -> Vec<Test> {
         queues::TESTS,
         timing::TESTS,
         causes::TESTS,
+        holds::TESTS,
         lifecycle::TESTS,
         filters::TESTS,
         hostile::TESTS,
@@ -41,9 +63,32 @@ pub(crate) fn all() -> Vec<Test> {
         rocm::TESTS,
         stock::TESTS,
         unload::TESTS,
+        preempt::EACH,
+        backends::EACH,
+        backends::TESTS,
+        jobs::EACH,
+        crash::EACH,
+        crash::TESTS,
+        refusals::EACH,
+        refusals::TESTS,
+        reserve::TESTS,
+        patched::TESTS,
+        hold::TESTS,
+        inherit::TESTS,
+        owner::TESTS,
+        lease::TESTS,
+        targets::TESTS,
+        compose::TESTS,
+        malformed::TESTS,
+        reservation::TESTS,
+        hold_permissions::TESTS,
+        ioctl_fuzz::TESTS,
+        hold_nodes::TESTS,
+        hold_reset::TESTS,
     ];
     let mut tests = Vec::new();
-    for list in lists {
+    // Unloading the driver comes last, whatever is added above.
+    for list in lists.into_iter().chain([last::TESTS]) {
         for (groups, name, run) in list {
             tests.extend(groups.iter().map(|group| Test {
                 group,
@@ -98,6 +143,20 @@ mod unit {
         let tests = super::all();
         let used: BTreeSet<&str> = tests.iter().map(|test| test.group).collect();
         assert_eq!(configured, used);
+    }
+
+    #[test]
+    fn every_group_on_the_simulated_gpu_ends_by_unloading_the_driver() {
+        let groups: Groups = toml::from_str(include_str!("../../groups.toml")).unwrap();
+        let simulated = groups
+            .group
+            .iter()
+            .filter(|group| matches!(group.driver.as_str(), "sim" | "patched"));
+        for group in simulated {
+            let tests = super::all();
+            let last = tests.iter().rfind(|test| test.group == group.name).unwrap();
+            assert_eq!(last.name, "driver_unloads_without_leaks", "{}", group.name);
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //!
 //! Nothing is judged here. What is compared runs interleaved in one boot.
 
+mod population;
+mod preempt;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -30,7 +33,10 @@ fn main() -> Result<()> {
         (Some("cycles"), None) => cycles(),
         (Some("burst"), None) => burst(),
         (Some("programs"), None) => programs(),
-        _ => bail!("usage: vm-bench calls|cycles|burst|programs"),
+        (Some("preempt"), None) => preempt::one_gpu(),
+        (Some("nodes"), None) => preempt::nodes(),
+        (Some("worker"), Some(gpus)) => population::serve(std::iter::once(gpus).chain(args)),
+        _ => bail!("usage: vm-bench calls|cycles|burst|programs|preempt|nodes"),
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     pub(crate) name_hex: Option<Name>,
     /// Obey commands on standard input: create compute|sdma [GPU], destroy QUEUE, update QUEUE PERCENT [PRIORITY],
-    /// reject, report, stop, exit, abort
+    /// disturb, exec, reject, report, stop, exit, abort
     #[arg(long)]
     pub(crate) control: bool,
 }
