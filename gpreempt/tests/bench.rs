@@ -732,6 +732,88 @@ fn nothing_is_measured_where_nothing_works() {
 }
 
 #[test]
+fn help() {
+    program()
+        .args(["bench", "preempt", "--help"])
+        .env("COLUMNS", "100")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+How long it takes to stop and restart queues of a running job, by every backend that works here
+
+Stops sets of the job's queues for a moment and restarts them, over and over: one queue, ten, all of
+a process, of several processes; in one call and one after the other; by all backends, each row once
+a round in an order that changes. Every latency is split into the wait for the driver's lock, the
+GPU's answer and software. How long processes that are not concerned are off the GPU for it is
+measured too. Queues are restarted also if gpreempt is interrupted, killed or hangs.
+
+Usage: gpreempt bench preempt [OPTIONS] <--pid <PID>|--queue <PID:GPU:QUEUE>|--cgroup <GLOB>|--comm <GLOB>>
+
+Options:
+      --color <WHEN>
+          Colour; auto is on a terminal, unless NO_COLOR is set
+          
+          [default: auto]
+          [possible values: auto, always, never]
+
+      --online <PID|GLOB>
+          A process whose disturbance is measured, by pid or name; it is never stopped, also if a
+          selector names it
+
+      --rounds <N>
+          Rounds; percentiles are exact, and P99 needs 100 at least
+          
+          [default: 200]
+
+      --backend <LIST>
+          Backends to measure: patched, debug-trap, criu; all that work here if not given
+
+      --hold <DURATION>
+          How long queues stay stopped, and run before they are stopped again: at most 10s
+          
+          [default: 2ms]
+
+      --queues <LIST>
+          Numbers of queues to stop, as far as the job has them
+          
+          [default: 1,10,64,all]
+
+      --format <FORMAT>
+          How it is reported: for people, or one object a line for programs
+          
+          [default: table]
+          [possible values: table, json]
+
+      --html <FILE>
+          Also write a page with plots, which needs no network
+
+      --seed <N>
+          Of the order of rows; another one each time if not given
+
+  -h, --help
+          Print help (see a summary with '-h')
+
+Selectors (several: all that any of them names):
+      --pid <PID>
+          A process, with the queues that it creates later
+
+      --queue <PID:GPU:QUEUE>
+          A queue: process, gpu_id, queue id, as in 1234:52a1:0
+
+      --cgroup <GLOB>
+          Every KFD process in a cgroup whose path matches, and in those below it
+
+      --comm <GLOB>
+          Every KFD process of this name: *, ? and [...] as in a shell
+
+Examples:
+  gpreempt bench preempt --comm train.py --online serve.py --html preempt.html
+  gpreempt bench preempt --pid 1234 --backend patched,criu --format json > preempt.jsonl
+
+"#]]);
+}
+
+#[test]
 fn what_cannot_be_measured_is_said() {
     program()
         .args(["bench", "preempt"])
@@ -748,7 +830,7 @@ error: the following required arguments were not provided:
         ("--rounds", "0"),
         ("--rounds", "100001"),
         ("--backend", "auto"),
-        ("--hold", "-1"),
+        ("--hold", "11s"),
     ];
     for (option, value) in wrong {
         program()

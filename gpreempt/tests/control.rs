@@ -44,7 +44,11 @@ fn preempt(tree: &Tree, arguments: &[&str]) -> Command {
 
 #[test]
 fn help_of_preempt() {
-    gpreempt().args(["preempt", "--help"]).assert().success().stdout_eq(str![[r#"
+    gpreempt()
+        .args(["preempt", "--help"])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
 Stop queues of other processes for a while
 
 Queues leave the GPU where they are and go on from there: nothing is lost, and the processes do not
@@ -139,7 +143,11 @@ Ctrl-C is for COMMAND to handle; SIGTERM is passed to it, and the queues are res
 
 #[test]
 fn help_of_resume() {
-    gpreempt().args(["resume", "--help"]).assert().success().stdout_eq(str![[r#"
+    gpreempt()
+        .args(["resume", "--help"])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
 Restart queues that stay stopped, whoever stopped them
 
 Needed only if something went wrong: what `gpreempt preempt` stops, it restarts. By selector and by

@@ -55,7 +55,7 @@ impl Bench {
 /// Stops sets of the job's queues for a moment and restarts them, over and over: one queue, ten, all of a process, of several
 /// processes; in one call and one after the other; by all backends, each row once a round in an order that changes. Every
 /// latency is split into the wait for the driver's lock, the GPU's answer and software. How long processes that are not
-/// concerned are off the GPU for it is measured too. Nothing stays stopped, whatever happens.
+/// concerned are off the GPU for it is measured too. Queues are restarted also if gpreempt is interrupted, killed or hangs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("whom").args(SELECTORS).multiple(true).required(true)))]
@@ -77,8 +77,8 @@ struct Preempt {
         value_name = "LIST"
     )]
     backend: Vec<Measurable>,
-    /// How long queues stay stopped, and run before they are stopped again
-    #[arg(long, default_value = "2ms", value_parser = watch::duration, value_name = "DURATION")]
+    /// How long queues stay stopped, and run before they are stopped again: at most 10s
+    #[arg(long, default_value = "2ms", value_parser = hold, value_name = "DURATION")]
     hold: Duration,
     /// Numbers of queues to stop, as far as the job has them
     #[arg(
@@ -101,7 +101,7 @@ struct Preempt {
 const EXAMPLES: &str = "\
 Examples:
   gpreempt bench preempt --comm train.py --online serve.py --html preempt.html
-  gpreempt bench preempt --pid 1234 --backend patched,criu --rounds 1000 --format json > preempt.jsonl";
+  gpreempt bench preempt --pid 1234 --backend patched,criu --format json > preempt.jsonl";
 
 /// A backend that does something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -124,6 +124,17 @@ impl Measurable {
 /// How much longer than it should take queues would stay stopped if this program hung. Longer than a GPU may take to answer
 /// (`queue_preemption_timeout_ms`, 9 s if nobody changed it), which is to be told and not to be mistaken for a hang.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// A signal is seen after this at the latest.
+const LONGEST_HOLD: Duration = Duration::from_secs(10);
+
+fn hold(text: &str) -> Result<Duration, String> {
+    let hold = watch::duration(text)?;
+    if hold > LONGEST_HOLD {
+        return Err("expected at most 10s".to_owned());
+    }
+    Ok(hold)
+}
 
 const LOST: &str = "\
 A GPU DID NOT ANSWER THE PREEMPTION IN TIME. The driver resets it, and every GPU process of this host is lost, also those
@@ -193,7 +204,9 @@ impl Preempt {
             )
             .stopping(Box::new(|| signals.ending().ok().flatten()))
             .telling(teller());
-            run(&mut machine, &plan, &backends, &disturbed, &options)
+            let findings = run(&mut machine, &plan, &backends, &disturbed, &options);
+            clear();
+            findings
             // Dropping the machine restarts what may be stopped still.
         };
         // A backend none of whose rows gave a sample does not work here.
@@ -380,8 +393,7 @@ fn teller() -> Box<dyn FnMut(u32, u32, Option<Duration>)> {
     }
     let mut last: Option<Instant> = None;
     Box::new(move |round, rounds, left| {
-        let done = round + 1 == rounds;
-        if !done && last.is_some_and(|at| at.elapsed() < Duration::from_millis(500)) {
+        if last.is_some_and(|at| at.elapsed() < Duration::from_millis(500)) {
             return;
         }
         last = Some(Instant::now());
@@ -389,12 +401,18 @@ fn teller() -> Box<dyn FnMut(u32, u32, Option<Duration>)> {
             let ns = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
             format!(", {} left", Nanos(ns))
         });
-        let text = if done {
-            String::new()
-        } else {
-            format!("round {} of {rounds}{left}", round + 1)
-        };
         // That nobody reads it is no error.
-        let _ = write!(io::stderr(), "\r\x1b[K{text}");
+        let _ = write!(
+            io::stderr(),
+            "\r\x1b[Kround {} of {rounds}{left}",
+            round + 1
+        );
     })
+}
+
+/// Takes the line of progress away.
+fn clear() {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K");
+    }
 }

@@ -142,12 +142,12 @@ pub(super) fn refused(outcome: &Outcome) -> Exit {
 
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
-        let exit = match &error {
-            ControlError::Unavailable { .. } => Exit::Unavailable,
-            ControlError::NoPermission { .. } => Exit::NoPermission,
-            ControlError::Failed(_) => Exit::Failed,
-        };
-        Self::new(exit, error)
+        match error {
+            ControlError::Unavailable { .. } => Self::new(Exit::Unavailable, error),
+            ControlError::NoPermission { .. } => Self::new(Exit::NoPermission, error),
+            // Its own chain, which it would show a second time as its source.
+            ControlError::Failed(error) => Self::new(Exit::Failed, error),
+        }
     }
 }
 

@@ -184,6 +184,9 @@ fn what(queues: u32, targets: &[TargetReport]) -> String {
         .iter()
         .filter(|target| target.status != TargetStatus::Refused)
         .collect();
+    if done.is_empty() {
+        return "nothing".to_owned();
+    }
     let plural = if queues == 1 { "" } else { "s" };
     format!("{queues} queue{plural} of {}", processes(&done))
 }
@@ -333,6 +336,12 @@ mod tests {
             ),
             "would stop 5 queues of 2 processes, patched"
         );
+    }
+
+    #[test]
+    fn nothing_is_called_nothing() {
+        let text = lines(&record(vec![refused(200)], Observed::Driver), false);
+        assert!(text.starts_with("stopped nothing in 1.20ms"), "{text}");
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl Preempt {
             return Ok(control_args::refused(&outcome));
         }
         let partial = !outcome.complete();
-        let deadline = self.duration.map(|duration| Instant::now() + duration);
+        // Counted from when they stopped: seeing that takes time, too.
+        let deadline = self.duration.map(|duration| hold.taken() + duration);
         let exit = if self.command.is_empty() {
             act.hold_until(hold, &mut seen, &signals, deadline)?
         } else {
@@ -365,7 +366,12 @@ impl Act {
     }
 
     /// Restarts everything and says so. Whether all of it was.
-    fn release(&self, hold: Hold, seen: &mut Observer, cause: EndCause) -> Result<bool, Failure> {
+    fn release(
+        &self,
+        mut hold: Hold,
+        seen: &mut Observer,
+        cause: EndCause,
+    ) -> Result<bool, Failure> {
         let (backend, targets) = (hold.backend(), hold.targets().to_vec());
         seen.begin();
         let lost_gpu = hold.timed_out();

@@ -150,6 +150,7 @@ impl Reserve {
     fn clear(&self, root: &Root, out: &Out) -> Result<Exit, Failure> {
         let gpus = self.gpus(root)?;
         let mut reservations = Reservations::new(root)?;
+        let mut cleared = false;
         for gpu in gpus {
             // With one GPU named, its error is the answer; of all, those without a reservation are passed over.
             let reserved = match reservations.query(gpu) {
@@ -158,18 +159,19 @@ impl Reserve {
                 Err(_) => false,
             };
             if !reserved {
-                if self.gpu.is_some() {
-                    output::say(&format!("nothing is reserved on GPU {gpu}"));
-                }
                 continue;
             }
             reservations.clear(gpu, true)?;
+            cleared = true;
             out.put(&ControlRecord::Unreserved(report::Unreserved {
                 ts_ns: report::now_ns(),
                 gpu_id: gpu,
                 cause: EndCause::Released,
                 held_ns: None,
             }))?;
+        }
+        if !cleared {
+            output::say("nothing was reserved");
         }
         Ok(Exit::Ok)
     }
@@ -308,6 +310,12 @@ impl Kept for Follow {
 
     fn renew(&mut self) -> Result<(), ControlError> {
         self.looked = Instant::now();
+        let owner = self.reservations.query(self.gpu)?.reserved_by;
+        if owner != Some(Pid(std::process::id())) {
+            return Err(ControlError::Failed(anyhow!(
+                "somebody ended it (`gpreempt reserve --clear`), or the GPU was reset"
+            )));
+        }
         let key = |target: &Target| (target.pid, target.start_ticks);
         let now: Vec<Target> = match each(&self.root, &self.selectors) {
             Ok(now) => now,

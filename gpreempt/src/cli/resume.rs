@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `resume`: restart queues that somebody stopped, whoever that was.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use super::control_args::{Output, Selectors, SELECTORS};
@@ -12,6 +13,7 @@ use crate::control::select::{self, Only};
 use crate::control::strays::{self, Stray};
 use crate::control::{BackendKind, Outcome, Refusal, Target, TargetOutcome};
 use crate::event::Pid;
+use crate::kfd::Root;
 
 /// Restart queues that stay stopped, whoever stopped them
 ///
@@ -50,19 +52,15 @@ impl Resume {
         let mut resumed = 0;
         // A patched driver releases what a holder leaves behind when that ends: there are no strays.
         if !self.strays && patched::advertised(&root).is_ok() {
-            let outcome = Patched::new(&root)?.force(&targets, None)?;
-            resumed += report::totals(&changed(&outcome)).0;
+            let outcome = changed(Patched::new(&root)?.force(&targets, None)?);
+            resumed += report::totals(&outcome).0;
             if !outcome.complete() {
                 exit = Exit::Failed;
             }
-            let reason = "the driver is patched".to_owned();
-            put(
-                &out,
-                BackendKind::Patched,
-                reason,
-                &changed(&outcome),
-                &targets,
-            )?;
+            if !outcome.targets.is_empty() {
+                let reason = "the driver is patched".to_owned();
+                put(&out, BackendKind::Patched, reason, &outcome, &targets)?;
+            }
         }
         let started = Instant::now();
         let pids: Vec<Pid> = targets.iter().map(|target| target.pid).collect();
@@ -71,7 +69,10 @@ impl Resume {
             let outcome = healed(&stray, started);
             resumed += u32::from(stray.healed);
             if !stray.healed {
-                exit = Exit::Failed;
+                exit = match exit {
+                    Exit::Ok if foreign(&root, stray.pid) => Exit::NoPermission,
+                    _ => Exit::Failed,
+                };
             }
             put(&out, BackendKind::Criu, stray.what, &outcome, &targets)?;
         }
@@ -83,15 +84,18 @@ impl Resume {
 }
 
 /// Without those that were not stopped.
-fn changed(outcome: &Outcome) -> Outcome {
-    let targets = outcome.targets.iter();
-    Outcome {
-        targets: targets
-            .filter(|target| target.changed > 0 || target.refusal.is_some())
-            .cloned()
-            .collect(),
-        ..outcome.clone()
-    }
+fn changed(mut outcome: Outcome) -> Outcome {
+    outcome
+        .targets
+        .retain(|target| target.changed > 0 || target.refusal.is_some());
+    outcome
+}
+
+/// Whether it is another user's, and this user may not act on others'.
+fn foreign(root: &Root, pid: Pid) -> bool {
+    let me = nix::unistd::geteuid();
+    let owner = std::fs::metadata(root.path(&format!("/proc/{pid}"))).map(|meta| meta.uid());
+    !me.is_root() && owner.is_ok_and(|owner| owner != me.as_raw())
 }
 
 /// Queues are no unit of what the stock ways leave: the whole process was debugged, or paused.
@@ -106,7 +110,7 @@ fn healed(stray: &Stray, started: Instant) -> Outcome {
                 call: "strays",
                 errno: None,
                 what: stray.what.clone(),
-                fix: "end whatever traces or holds it, then run this again".to_owned(),
+                fix: "run as root, and end whatever traces or holds it".to_owned(),
             }),
         }],
         total_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),

@@ -125,11 +125,7 @@ impl Criu {
 }
 
 /// Starts to trace a process of which nothing is known yet.
-fn start(
-    root: &Root,
-    pid: Pid,
-    start_ticks: u64,
-) -> Result<tracer::Starting<Session>, Refusal> {
+fn start(root: &Root, pid: Pid, start_ticks: u64) -> Result<tracer::Starting<Session>, Refusal> {
     let inner = root.clone();
     Tracer::start(root, pid, start_ticks, move || Session::open(inner, pid))
 }
@@ -160,7 +156,11 @@ impl Backend for Criu {
         BackendKind::Criu
     }
 
-    fn preempt(&mut self, targets: &[Target], options: &HoldOptions) -> Result<Outcome, ControlError> {
+    fn preempt(
+        &mut self,
+        targets: &[Target],
+        options: &HoldOptions,
+    ) -> Result<Outcome, ControlError> {
         let started = Instant::now();
         let before: Vec<Pid> = self.attached.keys().copied().collect();
         let mut refused = BTreeMap::new();
@@ -338,8 +338,8 @@ impl Session {
         let mut done = Vec::new();
         let mut foreign = Errno::ENOENT;
         for fd in descriptors(&self.root, self.pid) {
-            let result = pidfd::copy_of(self.process.as_fd(), fd)
-                .and_then(|copy| what(&Device::new(copy)));
+            let result =
+                pidfd::copy_of(self.process.as_fd(), fd).and_then(|copy| what(&Device::new(copy)));
             match result {
                 Ok(one) => done.push(one),
                 // Closed meanwhile, or another process's.
@@ -384,7 +384,9 @@ impl Drop for Session {
 
 /// Descriptors under which the process has the device open, whatever it calls that.
 fn descriptors(root: &Root, pid: Pid) -> Vec<RawFd> {
-    let device = fs::metadata(root.path(uapi::DEVICE)).map(|meta| meta.rdev()).ok();
+    let device = fs::metadata(root.path(uapi::DEVICE))
+        .map(|meta| meta.rdev())
+        .ok();
     let Ok(entries) = fs::read_dir(root.path(&format!("/proc/{pid}/fd"))) else {
         return Vec::new();
     };

@@ -105,6 +105,8 @@ impl Hold {
         }
         let outcome = hold.backend.preempt(&hold.targets, options)?;
         hold.taken = Instant::now();
+        // A supervisor is patient from `watch` to here, where calls of the driver wait for the GPU, and no longer.
+        hold.guard.beat()?;
         // Of a process of which any part is held, all that was asked for stays: releasing what is not held does nothing.
         hold.keep(|pid| {
             outcome
@@ -136,6 +138,12 @@ impl Hold {
     #[must_use]
     pub fn targets(&self) -> &[Target] {
         &self.targets
+    }
+
+    /// When the driver had answered that it is held.
+    #[must_use]
+    pub fn taken(&self) -> Instant {
+        self.taken
     }
 
     /// Whether a GPU did not answer in time. It is reset and every KFD process of the host is lost: no more may be stopped.
@@ -173,8 +181,9 @@ impl Hold {
         Ok(outcome)
     }
 
-    /// Restarts everything.
-    pub fn release(mut self) -> Released {
+    /// Restarts everything. The backend stays attached to the targets until the hold is dropped: detaching changes runlists
+    /// too, and whoever measures the restart must not count that.
+    pub fn release(&mut self) -> Released {
         let held = self.taken.elapsed();
         Released {
             outcome: self.end(),

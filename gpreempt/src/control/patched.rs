@@ -500,8 +500,8 @@ impl Backend for Patched {
         if asked.iter().any(|asked| asked.entry.n_changed > 0) {
             let _ = self.resume_all();
             return Err(ControlError::Failed(anyhow!(
-                "the lease had ended before it was renewed (was gpreempt stopped, or starved?): the queues run; use a longer \
-                 --lease"
+                "the queues were released before the lease was renewed: somebody forced it (`gpreempt resume`), or gpreempt was \
+                 stopped or starved; the latter takes a longer --lease"
             )));
         }
         match asked

@@ -12,6 +12,8 @@ use crate::event::Pid;
 #[derive(Debug)]
 pub(crate) struct Tracee {
     pid: libc::pid_t,
+    /// This process is its parent too. Then its end is left for who started it to wait for.
+    is_child: bool,
     stays: PhantomData<*const ()>,
 }
 
@@ -70,18 +72,21 @@ impl Tracee {
         request(libc::PTRACE_SEIZE, pid, options)?;
         Ok(Self {
             pid,
+            is_child: is_child(pid),
             stays: PhantomData,
         })
     }
 
     /// The next change that nobody took yet, without waiting.
     pub(crate) fn poll(&self) -> Option<Change> {
+        if self.is_child && has_ended(self.pid) {
+            return Some(Change::Ended);
+        }
         loop {
             let mut status = 0;
             let flags = libc::WNOHANG | libc::__WALL;
             // SAFETY: the kernel writes one integer, which is ours.
-            let result =
-                unsafe { libc::waitpid(self.pid, std::ptr::from_mut(&mut status), flags) };
+            let result = unsafe { libc::waitpid(self.pid, std::ptr::from_mut(&mut status), flags) };
             match Errno::result(result) {
                 Ok(0) => return None,
                 Ok(_) => return Some(classify(status)),
@@ -130,18 +135,37 @@ impl Tracee {
 /// # Errors
 /// ECHILD it is no tracee any more.
 pub(crate) fn wait_untaken(pid: Pid) -> nix::Result<()> {
+    look(pid.0, libc::WEXITED | libc::WSTOPPED).map(drop)
+}
+
+/// Whether a child of this process is a zombie, which it stays.
+fn has_ended(pid: libc::pid_t) -> bool {
+    // Stops of a tracee are told also to those who do not ask for them.
+    let code = look(pid.unsigned_abs(), libc::WEXITED | libc::WNOHANG);
+    code.is_ok_and(|code| matches!(code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED))
+}
+
+/// waitid(2) without taking anything: the kind of change, 0 for none.
+fn look(pid: libc::id_t, flags: i32) -> nix::Result<i32> {
     loop {
         // SAFETY: an all-zero siginfo_t is a valid value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::__WALL;
+        let flags = flags | libc::WNOWAIT | libc::__WALL;
         // SAFETY: the kernel writes one siginfo_t, which is ours.
         let result =
-            unsafe { libc::waitid(libc::P_PID, pid.0, std::ptr::from_mut(&mut info), flags) };
+            unsafe { libc::waitid(libc::P_PID, pid, std::ptr::from_mut(&mut info), flags) };
         match Errno::result(result) {
             Err(Errno::EINTR) => {}
-            result => return result.map(drop),
+            result => return result.map(|_| info.si_code),
         }
     }
+}
+
+fn is_child(pid: libc::pid_t) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| {
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+        parent.and_then(|pid| pid.trim().parse().ok()) == Some(std::process::id())
+    })
 }
 
 fn request(request: libc::c_uint, pid: libc::pid_t, data: libc::c_long) -> nix::Result<()> {

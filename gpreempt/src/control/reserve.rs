@@ -57,10 +57,16 @@ impl Reservations {
     /// # Errors
     /// The driver is not patched, or cannot be opened.
     pub fn new(root: &Root) -> Result<Self, ControlError> {
-        Ok(Self {
-            device: patched::open(root)?,
-            set: None,
-        })
+        let device = patched::open(root).map_err(|error| match error {
+            ControlError::Unavailable { what, .. } => ControlError::Unavailable {
+                what,
+                fix:
+                    "load amdgpu with the patches of kernel-patch/: nothing else can reserve slots"
+                        .to_owned(),
+            },
+            other => other,
+        })?;
+        Ok(Self { device, set: None })
     }
 
     /// State of one GPU.

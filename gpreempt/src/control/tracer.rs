@@ -11,7 +11,8 @@
 //!   waiter thread -+        +-- the session's own descriptor
 //! ```
 //! Changes of a tracee come without a descriptor to poll. So a second thread waits for them without taking them
-//! (WNOWAIT), and wakes the first.
+//! (WNOWAIT), and wakes the first. No other thread of the program may wait for a process as long as it is traced, not even for a
+//! child of its own: wait(2) would take stops from the tracer, and the process would stand still.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,15 +103,14 @@ impl<S: Session> Tracer<S> {
         let thread = thread::Builder::new().name(format!("trace-{pid}")).spawn({
             let (root, wake, gone) = (root.clone(), Arc::clone(&wake), Arc::clone(&gone));
             move || {
-                let opened = attach(&root, pid, start_ticks, &wake).and_then(|traced| {
-                    match open() {
+                let opened =
+                    attach(&root, pid, start_ticks, &wake).and_then(|traced| match open() {
                         Ok(session) => Ok((traced, session)),
                         Err(refusal) => {
                             traced.leave();
                             Err(refusal)
                         }
-                    }
-                });
+                    });
                 match opened {
                     Ok((traced, session)) => {
                         let _ = started.send(Ok(()));
@@ -188,12 +188,10 @@ fn attach(root: &Root, pid: Pid, started: u64, wake: &Arc<EventFd>) -> Result<Tr
     let tracee = Tracee::seize(pid).map_err(|errno| why::not_traceable(root, pid, errno))?;
     let seen = Arc::new(AtomicBool::new(false));
     let (taken, acknowledged) = mpsc::channel();
-    let waiter = thread::Builder::new()
-        .name(format!("wait-{pid}"))
-        .spawn({
-            let (wake, seen) = (Arc::clone(wake), Arc::clone(&seen));
-            move || wait_for_changes(pid, &wake, &seen, &acknowledged)
-        });
+    let waiter = thread::Builder::new().name(format!("wait-{pid}")).spawn({
+        let (wake, seen) = (Arc::clone(wake), Arc::clone(&seen));
+        move || wait_for_changes(pid, &wake, &seen, &acknowledged)
+    });
     if let Err(error) = waiter {
         // The end of this thread, which is near, detaches.
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
@@ -274,7 +272,12 @@ impl Traced {
     }
 }
 
-fn run<S: Session>(traced: Traced, mut session: S, inbox: &mpsc::Receiver<Job<S>>, gone: &AtomicBool) {
+fn run<S: Session>(
+    traced: Traced,
+    mut session: S,
+    inbox: &mpsc::Receiver<Job<S>>,
+    gone: &AtomicBool,
+) {
     loop {
         if !traced.serve() {
             session.gone();

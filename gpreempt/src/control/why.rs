@@ -172,14 +172,27 @@ mod tests {
         let what = |root: &Root| not_traceable(root, Pid(7), Errno::EPERM).what;
         let debugged = root("traced", &files("TracerPid:\t9\n", "0"));
         assert!(what(&debugged).contains("traced by process 9 (rocgdb)"));
-        for (scope, part) in [("1", "scope = 1"), ("2", "scope = 2"), ("3", "scope = 3"), ("0", "no right")] {
+        for (scope, part) in [
+            ("1", "scope = 1"),
+            ("2", "scope = 2"),
+            ("3", "scope = 3"),
+            ("0", "no right"),
+        ] {
             let yama = root(scope, &files("TracerPid:\t0\n", scope));
             assert!(what(&yama).contains(part), "{}", what(&yama));
         }
         let zombie = STAT.replace(" S ", " Z ");
-        let dead = root("dead", &[("proc/7/status", "TracerPid:\t0\n"), ("proc/7/stat", &zombie)]);
+        let dead = root(
+            "dead",
+            &[
+                ("proc/7/status", "TracerPid:\t0\n"),
+                ("proc/7/stat", &zombie),
+            ],
+        );
         assert!(what(&dead).contains("main thread"));
-        assert!(not_traceable(&dead, Pid(7), Errno::ESRCH).what.contains("no process 7"));
+        assert!(not_traceable(&dead, Pid(7), Errno::ESRCH)
+            .what
+            .contains("no process 7"));
         assert!(not_kfd(&dead, Pid(7)).what.contains("/dev/kfd"));
         assert!(not_kfd(&dead, Pid(8)).what.contains("no process 8"));
     }

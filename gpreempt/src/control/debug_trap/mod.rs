@@ -5,7 +5,9 @@
 //! detaching update the runlist of every GPU of the process several times, suspending once. While it is attached
 //! - rocgdb, strace and other tracers cannot attach to it;
 //! - signals to its main thread, and its end, reach it only as long as this program runs: what hangs here hangs there;
-//! - a call of it that destroys a suspended queue waits until the queue is resumed (`wait_on_destroy_queue`);
+//! - a call of it that destroys a suspended queue waits until the queue is resumed (`wait_on_destroy_queue`). A signal that interrupts
+//!   that wait makes the driver count the queue's buffers down twice (`pqm_destroy_queue`, Linux 6.12), so that the process may not be able
+//!   to free them later: a reason to hold for seconds, not hours;
 //! - replacing its program (exec) ends the hold: the new program is another GPU process.
 //!
 //! What holds when this program ends in whatever way: the driver resumes everything when its address space goes
@@ -170,6 +172,16 @@ impl DebugTrap {
         })
     }
 
+    fn usable(&self) -> Result<(), ControlError> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        Err(ControlError::Failed(anyhow::anyhow!(
+            "a debugger that no longer traces was still attached to one of the processes; it has been detached, after which the \
+             driver no longer knows how many processes this program debugs: everything was restarted, run this again"
+        )))
+    }
+
     fn is_attached(&self, target: &Target) -> bool {
         self.attached.get(&target.pid).is_some_and(|attached| {
             attached.start_ticks == target.start_ticks && !attached.tracer.is_gone()
@@ -180,7 +192,9 @@ impl DebugTrap {
     fn detach_idle(&mut self, pids: &[Pid]) {
         let idle = pids.iter().filter(|pid| {
             self.attached.get(pid).is_some_and(|attached| {
-                let holds = attached.tracer.ask(|session| session.is_some_and(|s| s.holds()));
+                let holds = attached
+                    .tracer
+                    .ask(|session| session.is_some_and(|s| s.holds()));
                 !holds.wait().unwrap_or(false)
             })
         });
@@ -215,16 +229,20 @@ impl Backend for DebugTrap {
         BackendKind::DebugTrap
     }
 
-    fn preempt(&mut self, targets: &[Target], options: &HoldOptions) -> Result<Outcome, ControlError> {
-        if self.poisoned {
-            return Err(ControlError::Failed(anyhow::anyhow!(
-                "a foreign debugger's leftovers were cleaned up, after which the driver no longer knows how many processes this \
-                 program debugs; run it again"
-            )));
-        }
+    fn preempt(
+        &mut self,
+        targets: &[Target],
+        options: &HoldOptions,
+    ) -> Result<Outcome, ControlError> {
+        self.usable()?;
         let started = Instant::now();
         let before: Vec<Pid> = self.attached.keys().copied().collect();
         let refused = self.attach(targets);
+        if self.poisoned {
+            // Detaches from all.
+            self.attached.clear();
+            self.usable()?;
+        }
         let scope = Scope {
             gpu: options.gpu,
             no_sdma: options.no_sdma,
@@ -264,9 +282,6 @@ impl Backend for DebugTrap {
             .map(|one| one.pid)
             .collect();
         self.detach_idle(&new);
-        if self.poisoned {
-            self.resume_all()?;
-        }
         Ok(Outcome {
             targets: outcomes,
             total_ns,
@@ -283,7 +298,8 @@ impl Backend for DebugTrap {
                 asked.extend(self.ask_release(target));
             } else {
                 let parts = parts(target).into_iter();
-                outcomes.extend(parts.map(|queue| outcome(target.pid, queue, Ok(Count::default()))));
+                outcomes
+                    .extend(parts.map(|queue| outcome(target.pid, queue, Ok(Count::default()))));
             }
         }
         outcomes.extend(asked.into_iter().map(Asked::outcome));
@@ -317,11 +333,14 @@ impl Backend for DebugTrap {
 
     /// The driver keeps no time: this says whether everything is still held that should be.
     fn renew(&mut self) -> Result<(), ControlError> {
+        self.usable()?;
         let asked: Vec<(Pid, Answer<Option<String>>)> = self
             .attached
             .iter()
             .map(|(pid, attached)| {
-                let answer = attached.tracer.ask(|session| session.and_then(Session::trouble));
+                let answer = attached
+                    .tracer
+                    .ask(|session| session.and_then(Session::trouble));
                 (*pid, answer)
             })
             .collect();
@@ -364,7 +383,10 @@ pub fn debug_disable(pid: Pid) -> Result<bool, ControlError> {
         Ok(()) => Ok(true),
         Err(Errno::EINVAL | Errno::ENOTTY | Errno::ESRCH) => Ok(false),
         Err(errno @ (Errno::EPERM | Errno::EACCES)) => Err(ControlError::NoPermission {
-            what: format!("AMDKFD_IOC_DBG_TRAP DISABLE of process {pid}: {}", errno.desc()),
+            what: format!(
+                "AMDKFD_IOC_DBG_TRAP DISABLE of process {pid}: {}",
+                errno.desc()
+            ),
             fix: "end the debugger of that process".to_owned(),
         }),
         Err(errno) => Err(ControlError::Failed(anyhow::anyhow!(

@@ -201,7 +201,12 @@ impl Session {
         }
         let queues: Vec<QueueId> = match which {
             None => self.held.keys().copied().collect(),
-            Some((_, id)) => self.held.contains_key(&id).then_some(id).into_iter().collect(),
+            Some((_, id)) => self
+                .held
+                .contains_key(&id)
+                .then_some(id)
+                .into_iter()
+                .collect(),
         };
         if queues.is_empty() {
             return Ok(Count::default());

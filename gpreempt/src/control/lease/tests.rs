@@ -166,10 +166,11 @@ impl Guard for Fake {
 #[test]
 fn released_by_release() {
     let fake = Fake::default();
-    let (hold, outcome) = fake.take(&[1, 2]).unwrap();
+    let (mut hold, outcome) = fake.take(&[1, 2]).unwrap();
     assert!(outcome.complete());
     assert_eq!(fake.held(), [Pid(1), Pid(2)]);
     let released = hold.release();
+    drop(hold);
     assert_eq!(released.outcome.unwrap().targets.len(), 2);
     assert!(fake.held().is_empty());
     assert!(fake.with(|state| state.watched.is_empty()));

@@ -15,8 +15,9 @@
 //!
 //! # Protocol
 //! A SOCK_SEQPACKET pair; packets of 24 bytes (`message.rs`). The supervisor says Ready once. The controller says Watch
-//! before it stops a process, Forget after it restarted it, and Beat: with anything watched, some packet must come within the
-//! timeout. Each of these has a number and is answered by Seen with that number, from which the controller knows that the supervisor lives.
+//! before it stops a process, Beat once that is done, Forget after it restarted it, and Beat again and again: with anything
+//! watched, some packet must come within the timeout; only from Watch to Beat, when the controller waits for the driver, that is 15
+//! seconds longer. Each of these has a number and is answered by Seen with that number, from which the controller knows that the supervisor lives.
 //! End of file means that the controller is gone; so does its pidfd becoming readable, whoever has copies of the socket.
 
 mod healer;
@@ -39,7 +40,7 @@ use crate::event::Pid;
 use message::{Message, PACKET_BYTES};
 
 pub use healer::System;
-pub use serve::{serve, Healer, Healing, Watched};
+pub use serve::{serve, Healer, Healing, Patience, Watched};
 
 /// How long a supervisor may take to start.
 const START_WITHIN: Duration = Duration::from_secs(10);
@@ -73,7 +74,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// As [`Supervisor::start`].
-    pub fn start_as(mut command: Command, heartbeat_timeout: Duration) -> Result<Self, ControlError> {
+    pub fn start_as(
+        mut command: Command,
+        heartbeat_timeout: Duration,
+    ) -> Result<Self, ControlError> {
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -102,7 +106,8 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Has it watch a process, before that is stopped. Returns when it does.
+    /// Has it watch a process, before that is stopped. Returns when it does. Until the next [`Supervisor::beat`], which should
+    /// come as soon as the process is stopped, it is patient.
     ///
     /// # Errors
     /// It is gone or does not answer.
@@ -119,7 +124,9 @@ impl Supervisor {
             backend,
             sequence,
         })?;
-        self.wait_until(self.timeout, |message| message == Message::Seen { sequence })
+        self.wait_until(self.timeout, |message| {
+            message == Message::Seen { sequence }
+        })
     }
 
     /// Has it forget a process that runs again.
@@ -230,7 +237,12 @@ impl Supervisor {
 }
 
 impl Guard for Supervisor {
-    fn watch(&mut self, pid: Pid, start_ticks: u64, backend: BackendKind) -> Result<(), ControlError> {
+    fn watch(
+        &mut self,
+        pid: Pid,
+        start_ticks: u64,
+        backend: BackendKind,
+    ) -> Result<(), ControlError> {
         Self::watch(self, pid, start_ticks, backend)
     }
 
@@ -271,8 +283,13 @@ pub fn run(timeout: Duration) -> anyhow::Result<Vec<String>> {
     isolate::isolate();
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     let controller = std::io::stdout().as_fd().try_clone_to_owned()?;
-    serve(&socket, controller.as_fd(), timeout, &mut System::new())
-        .context("this verb is for gpreempt itself: stdin must be its socket, stdout a pidfd")
+    serve(
+        &socket,
+        controller.as_fd(),
+        Patience::new(timeout),
+        &mut System::new(),
+    )
+    .context("this verb is for gpreempt itself: stdin must be its socket, stdout a pidfd")
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a process that somebody else traces is tried after the controller's end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const FOREIGN_TRACER: Duration = Duration::from_secs(60);
 
 /// A process that the controller has stopped, or may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ enum Ending {
 pub fn serve(
     socket: &OwnedFd,
     controller: BorrowedFd<'_>,
-    timeout: Duration,
+    patience: Patience,
     healer: &mut dyn Healer,
 ) -> nix::Result<Vec<String>> {
     match tell(socket, Message::Ready) {
@@ -73,30 +73,53 @@ pub fn serve(
         Err(errno) => return Err(errno),
     }
     let mut watched = BTreeMap::new();
-    let ending = watch(socket, controller, timeout, &mut watched)?;
+    let ending = watch(socket, controller, patience, &mut watched)?;
     if watched.is_empty() {
         return Ok(Vec::new());
     }
     let mut told = Vec::new();
     if ending == Ending::Hung {
-        told.push(format!(
-            "the controller said nothing for {} ms and was killed",
-            timeout.as_millis()
-        ));
+        told.push("the controller said nothing for too long and was killed".to_owned());
         kill(controller, &mut told);
     }
-    heal(controller, timeout, watched, healer, &mut told);
+    heal(controller, patience.beat, watched, healer, &mut told);
     Ok(told)
+}
+
+/// How long a controller that holds something may be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two beats.
+    pub beat: Duration,
+    /// Longer than that from Watch to the next beat: it is in calls of the driver then, and hears nothing.
+    pub stopping: Duration,
+}
+
+impl Patience {
+    /// Calls of the driver wait for the GPU as long as `queue_preemption_timeout_ms`, 9 s unless set.
+    #[must_use]
+    pub fn new(beat: Duration) -> Self {
+        Self {
+            beat,
+            stopping: Duration::from_secs(15),
+        }
+    }
 }
 
 fn watch(
     socket: &OwnedFd,
     controller: BorrowedFd<'_>,
-    timeout: Duration,
+    patience: Patience,
     watched: &mut BTreeMap<Pid, Watched>,
 ) -> nix::Result<Ending> {
     let mut heard = Instant::now();
+    let mut stopping = false;
     loop {
+        let timeout = if stopping {
+            patience.beat + patience.stopping
+        } else {
+            patience.beat
+        };
         // Only who holds something has to say that it lives.
         let left = if watched.is_empty() {
             PollTimeout::NONE
@@ -120,6 +143,11 @@ fn watch(
             match next(socket)? {
                 Next::Message(message) => {
                     heard = Instant::now();
+                    match message {
+                        Message::Watch { .. } => stopping = true,
+                        Message::Beat { .. } => stopping = false,
+                        _ => {}
+                    }
                     note(message, watched, socket);
                 }
                 Next::Noise => {}
@@ -237,7 +265,7 @@ fn heal(
             told.push("the controller went away from its supervisor but still held queues, and was killed".to_owned());
             kill(controller, told);
         }
-        if died_at.is_some_and(|at| at.elapsed() >= PATIENCE) {
+        if died_at.is_some_and(|at| at.elapsed() >= FOREIGN_TRACER) {
             told.push(format!(
                 "{held_by}: left alone; gpreempt resume --strays restarts it later"
             ));

@@ -32,7 +32,11 @@ impl Job {
     /// A shell that does this.
     fn shell(script: &str) -> Self {
         let mut shell = Command::new("sh")
-            .args(["-c", "sh -c \"echo \\$\\$; $0\" & wait $!; echo code $?", script])
+            .args([
+                "-c",
+                "sh -c \"echo \\$\\$; $0\" & wait $!; echo code $?",
+                script,
+            ])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -106,7 +110,9 @@ const TICKING: &str = "while :; do echo tick; sleep 0.02; done";
 
 #[test]
 fn signals_reach_a_traced_process() {
-    let mut job = Job::shell("trap 'echo usr' USR1; trap 'echo realtime' 40; echo armed; while :; do sleep 0.02; done");
+    let mut job = Job::shell(
+        "trap 'echo usr' USR1; trap 'echo realtime' 40; echo armed; while :; do sleep 0.02; done",
+    );
     assert_eq!(job.line(), "armed");
     let (tracer, said) = trace(&job);
     assert!(tracer_of(&job).is_some());
@@ -172,6 +178,30 @@ fn an_end_is_noticed_and_reaches_the_parent() {
     wait_for(|| tracer.is_gone());
     assert_eq!(job.line(), "code 7");
     assert_eq!(tracer.ask(|session| session.is_none()).wait(), Some(true));
+}
+
+#[test]
+fn the_end_of_an_own_child_is_left_to_who_started_it() {
+    let script = "echo started; sleep 0.5; exit 7";
+    let mut command = Command::new("sh");
+    let mut child = command
+        .args(["-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Not before that its exec is over.
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let pid = Pid(child.id());
+    let started = process::start_ticks(&Root::real(), pid).unwrap();
+    let (sender, said) = mpsc::channel();
+    let start = Tracer::start(&Root::real(), pid, started, move || Ok(Witness(sender)));
+    let tracer = start.unwrap().wait().unwrap();
+    assert_eq!(said.recv_timeout(PATIENCE), Ok("gone"));
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    drop(tracer);
 }
 
 #[test]

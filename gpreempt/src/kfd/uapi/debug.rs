@@ -161,8 +161,13 @@ impl Device {
     pub fn version(&self) -> nix::Result<(u32, u32)> {
         let mut args = VersionArgs::default();
         // SAFETY: the number encodes the size of the struct, which the driver fills with two integers.
-        let result =
-            unsafe { libc::ioctl(self.0.as_raw_fd(), GET_VERSION, std::ptr::from_mut(&mut args)) };
+        let result = unsafe {
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                GET_VERSION,
+                std::ptr::from_mut(&mut args),
+            )
+        };
         Errno::result(result).map(|_| (args.major, args.minor))
     }
 
@@ -298,8 +303,7 @@ impl Device {
     fn call(&self, args: &mut DbgTrapArgs) -> nix::Result<u32> {
         // SAFETY: the number encodes the size of the struct. Addresses in it were made by the methods above from values that
         // they borrow mutably until this returns, with their true lengths, and any bytes are valid there.
-        let result =
-            unsafe { libc::ioctl(self.0.as_raw_fd(), DBG_TRAP, std::ptr::from_mut(args)) };
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), DBG_TRAP, std::ptr::from_mut(args)) };
         Errno::result(result).map(|count| u32::try_from(count).unwrap_or(0))
     }
 }

@@ -48,7 +48,11 @@ impl Stage {
         .unwrap();
         let mut healer = fake.clone();
         let served = thread::spawn(move || {
-            serve(&theirs, process.as_fd(), TIMEOUT, &mut healer).unwrap()
+            let patience = Patience {
+                beat: TIMEOUT,
+                stopping: TIMEOUT * 3,
+            };
+            serve(&theirs, process.as_fd(), patience, &mut healer).unwrap()
         });
         Self {
             controller,
@@ -73,6 +77,10 @@ impl Stage {
         self.say(&message.encode());
     }
 
+    fn beat(&self) {
+        self.say(&Message::Beat { sequence: 0 }.encode());
+    }
+
     fn lives(&mut self) -> bool {
         self.controller.try_wait().unwrap().is_none()
     }
@@ -80,7 +88,9 @@ impl Stage {
     /// Waits for the supervisor's end. What it told, and whom it restarted, with whether the controller lived then.
     fn end(mut self) -> (Vec<String>, Vec<(u32, bool)>, bool) {
         let told = self.served.join().unwrap();
-        let lives = self.controller.try_wait().unwrap().is_none();
+        // A kill takes its time.
+        let lives = pidfd::open(Pid(self.controller.id()))
+            .is_ok_and(|process| !pidfd::wait_end(process.as_fd(), Duration::from_millis(500)));
         let _ = self.controller.kill();
         let _ = self.controller.wait();
         let healed = self.fake.healed.lock().unwrap().iter().copied().collect();
@@ -128,11 +138,23 @@ fn a_silent_controller_is_killed() {
     let stage = Stage::new(Fake::default());
     let began = Instant::now();
     stage.watch(7);
+    stage.beat();
     let (told, healed, lives) = stage.end();
     assert!(began.elapsed() >= TIMEOUT);
     assert!(!lives);
     assert_eq!(healed.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [7]);
     assert!(told[0].contains("killed"), "{told:?}");
+}
+
+#[test]
+fn a_controller_may_be_silent_longer_while_it_stops_something() {
+    let mut stage = Stage::new(Fake::default());
+    stage.watch(7);
+    thread::sleep(TIMEOUT * 2);
+    assert!(stage.lives());
+    let (told, healed, lives) = stage.end();
+    assert!(!lives);
+    assert_eq!((told.len(), healed.len()), (2, 1));
 }
 
 #[test]
@@ -157,6 +179,7 @@ fn beats_keep_a_controller_alive() {
 fn noise_is_no_sign_of_life() {
     let mut stage = Stage::new(Fake::default());
     stage.watch(7);
+    stage.beat();
     let began = Instant::now();
     let socket = stage.socket.as_ref().unwrap().as_raw_fd();
     // Until it does not listen any more.
@@ -195,5 +218,8 @@ fn a_living_controller_that_keeps_hold_is_killed_in_the_end() {
     let (told, healed, lives) = stage.end();
     assert!(!lives);
     assert_eq!(healed, [(7, false), (8, true)]);
-    assert!(told.iter().any(|line| line.contains("still held")), "{told:?}");
+    assert!(
+        told.iter().any(|line| line.contains("still held")),
+        "{told:?}"
+    );
 }
