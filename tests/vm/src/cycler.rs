@@ -47,9 +47,10 @@ impl Cycler {
         self.child.send(line)?;
         let index = self.answers;
         self.answers += 1;
-        self.child.wait_for(&format!("the answer to {line:?}"), |records| {
-            records.get(index).cloned()
-        })
+        self.child
+            .wait_for(&format!("the answer to {line:?}"), |records| {
+                records.get(index).cloned()
+            })
     }
 
     /// So many times stopped and restarted. Returns how many queues were stopped altogether.

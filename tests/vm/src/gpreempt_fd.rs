@@ -130,7 +130,11 @@ impl Arena {
             start,
             bytes: (pages + 1) * PAGE,
         };
-        arena.protect(0, pages * PAGE, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        arena.protect(
+            0,
+            pages * PAGE,
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        )?;
         arena.protect(pages * PAGE, PAGE, ProtFlags::PROT_READ)?;
         Ok(arena)
     }
@@ -194,7 +198,8 @@ impl Arena {
     /// have anything at.
     pub(crate) fn is_harmless(&self, address: u64) -> bool {
         let start = self.address(0);
-        address < 0x1_0000 || address >= 1 << 47 || (start..start + (self.bytes + PAGE) as u64).contains(&address)
+        !(0x1_0000..1 << 47).contains(&address)
+            || (start..start + (self.bytes + PAGE) as u64).contains(&address)
     }
 }
 

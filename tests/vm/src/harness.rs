@@ -47,7 +47,11 @@ pub(crate) fn run(tests: Vec<Test>) -> ExitCode {
         let marked = log.mark(&test.full_name());
         let result = marked.and_then(|()| guarded(test.run));
         let detail = verdict(result, log.complaints());
-        let outcome = if detail.is_empty() { "passed" } else { "failed" };
+        let outcome = if detail.is_empty() {
+            "passed"
+        } else {
+            "failed"
+        };
         failed |= outcome == "failed";
         let seconds = started.elapsed().as_secs_f64();
         println!(

@@ -5,8 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-use anyhow::Context;
 use ::guest::complaint::{begin_mark, complaint_in};
+use anyhow::Context;
 
 const PATH: &str = "/dev/kmsg";
 

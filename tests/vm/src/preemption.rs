@@ -42,9 +42,14 @@ pub(crate) struct Ended {
 }
 
 impl Preemption {
-    /// Starts `gpreempt preempt --backend KIND --format json` with more `args`.
+    /// Starts `gpreempt preempt --backend KIND --format json` with more `args`. Success is seen in the runlist unless they say
+    /// otherwise: attaching probes takes a second under emulation.
     pub(crate) fn start(kind: BackendKind, args: &[&str]) -> anyhow::Result<Self> {
-        Self::verb("preempt", &[&["--backend", kind.name()], args].concat())
+        let mut how = vec!["--backend", kind.name()];
+        if !args.contains(&"--observe") {
+            how.extend(["--observe", "runlist"]);
+        }
+        Self::verb("preempt", &[&how, args].concat())
     }
 
     /// Starts one of the verbs with `--format json` and more `args`.
@@ -181,7 +186,11 @@ impl Ended {
     pub(crate) fn one(&self, kind: &str) -> anyhow::Result<&Record> {
         let mut of_kind = self.records.iter().filter(|record| record.kind == kind);
         let first = of_kind.next().with_context(|| {
-            format!("no {kind} record; {:?}; stderr: {:?}", self.records, tail(&self.errors))
+            format!(
+                "no {kind} record; {:?}; stderr: {:?}",
+                self.records,
+                tail(&self.errors)
+            )
         })?;
         anyhow::ensure!(of_kind.next().is_none(), "several {kind} records");
         Ok(first)

@@ -8,6 +8,7 @@
 //! sysfs says of a GPU, `memory` mapped memory, `device` an opened GPU, `event` completion events, `aql` and `sdma` the
 //! packets, `queue` a user queue, `stream` work in flight on one GPU.
 
+pub mod addresses;
 pub mod aql;
 pub mod bench;
 pub mod churn;

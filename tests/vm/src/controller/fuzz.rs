@@ -115,7 +115,14 @@ impl Fuzzer {
         // Most calls shall reach queues.
         pids.extend_from_within(..);
         pids.extend_from_within(..);
-        pids.extend([std::process::id().cast_signed(), 1, 0, -1, i32::MIN, i32::MAX]);
+        pids.extend([
+            std::process::id().cast_signed(),
+            1,
+            0,
+            -1,
+            i32::MIN,
+            i32::MAX,
+        ]);
         Ok(Self {
             random: Random::new(plan.seed.wrapping_add(index)),
             arena: Arena::new(PAGES)?,
@@ -143,7 +150,7 @@ impl Fuzzer {
             tally.calls += 1;
             match result {
                 Ok(_) => tally.succeeded += usize::from(ours),
-                Err(errno) => *tally.failed.entry(errno as i32).or_default() += 1,
+                Err(errno) => *tally.failed.entry(format!("{errno:?}")).or_default() += 1,
             }
         }
         Ok(tally)
@@ -193,12 +200,16 @@ impl Fuzzer {
             2 => u64::MAX - self.random.below(4096),
             3 => 1 << 63 | self.random.bits() >> 1,
             // Ends on the page that can only be read, or the one that cannot be touched.
-            4 => self.arena.address(self.arena.read_only_at() + self.random.below(4096) as usize),
+            4 => self
+                .arena
+                .address(self.arena.read_only_at() + self.random.below(4096) as usize),
             5 => {
                 let over = self.random.below(bytes as u64 + 1) as usize;
                 self.arena.address(self.arena.read_only_at() - bytes + over)
             }
-            6 => self.arena.address(ENTRIES_AT + self.random.below(8) as usize),
+            6 => self
+                .arena
+                .address(ENTRIES_AT + self.random.below(8) as usize),
             // Arguments and entries in the same place.
             7 => self.arena.address(ARGS_AT + self.random.below(80) as usize),
             _ => self.arena.address(ENTRIES_AT),

@@ -15,8 +15,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 pub(crate) use protocol::{
-    Answer, At, Call, Command, FuzzPlan, RawCall, Reply, Reservation, Reserved, Result as Outcome,
-    Spec, VERB,
+    Answer, At, Call, Command, FuzzPlan, RawCall, RawReply, Reply, Reservation, Reserved,
+    Result as Outcome, Spec, VERB,
 };
 pub(crate) use serve::serve;
 
@@ -158,12 +158,9 @@ impl Controller {
     }
 
     /// A call with any bytes. Returns what it left in arguments and entries.
-    pub(crate) fn raw(
-        &mut self,
-        call: RawCall,
-    ) -> anyhow::Result<Result<(Vec<u8>, Vec<u8>), Errno>> {
+    pub(crate) fn raw(&mut self, call: RawCall) -> anyhow::Result<Result<RawReply, Errno>> {
         match self.ask(&Command::Raw(call))? {
-            Answer::Raw { args, entries } => Ok(Ok((args, entries))),
+            Answer::Raw(reply) => Ok(Ok(reply)),
             Answer::Errno { errno } => Ok(Err(Errno::from_raw(errno))),
             other => anyhow::bail!("a raw call was answered by {other:?}"),
         }

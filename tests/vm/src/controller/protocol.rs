@@ -184,34 +184,56 @@ pub(crate) struct FuzzPlan {
 
 /// What to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
+#[serde(tag = "command", rename_all = "snake_case")]
 pub(crate) enum Command {
     /// Opens `/dev/kfd` as file `slot`.
-    Open { slot: usize },
+    Open {
+        slot: usize,
+    },
     /// Closes a file.
-    Close { slot: usize },
+    Close {
+        slot: usize,
+    },
     /// Makes `to` another descriptor of the file `slot`.
-    Duplicate { slot: usize, to: usize },
+    Duplicate {
+        slot: usize,
+        to: usize,
+    },
     Batch(Call),
     Reserve(Reservation),
     /// Holds and releases `entries` without end, with and without lease. No answer: it is to be killed.
-    Spin { entries: Vec<Spec>, seed: u64 },
+    Spin {
+        entries: Vec<Spec>,
+        seed: u64,
+    },
     /// Makes a child that has all files, calls once on the first, answers like `Batch`, and lives until it is killed.
     Fork(Call),
     /// Becomes another program that has the first file open, and obeys as before.
     Exec,
     /// Gives the file to whoever listens on a socket.
-    SendFile { slot: usize, path: String },
+    SendFile {
+        slot: usize,
+        path: String,
+    },
     /// Takes a file from a socket that it makes; answers when it listens, and again when the file is there.
-    ReceiveFile { slot: usize, path: String },
+    ReceiveFile {
+        slot: usize,
+        path: String,
+    },
     Raw(RawCall),
     Fuzz(FuzzPlan),
     /// Becomes the debugger of a process; needed for the four after it.
-    Attach { pid: u32 },
+    Attach {
+        pid: u32,
+    },
     /// Suspends queues by the debugger interface.
-    Suspend { queues: Vec<u32> },
+    Suspend {
+        queues: Vec<u32>,
+    },
     /// Resumes them.
-    Resume { queues: Vec<u32> },
+    Resume {
+        queues: Vec<u32>,
+    },
     /// Evicts the process by the checkpoint interface.
     Pause,
     /// Ends that.
@@ -311,14 +333,21 @@ impl Reserved {
     }
 }
 
+/// What a raw call that succeeded left.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RawReply {
+    pub(crate) args: Vec<u8>,
+    pub(crate) entries: Vec<u8>,
+}
+
 /// How many random calls ended how.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct FuzzTally {
     pub(crate) calls: usize,
     /// Of these, holds, releases and reservations that the driver carried out.
     pub(crate) succeeded: usize,
-    /// errno to count.
-    pub(crate) failed: std::collections::BTreeMap<i32, usize>,
+    /// By the name of the errno.
+    pub(crate) failed: std::collections::BTreeMap<String, usize>,
 }
 
 /// An answer.
@@ -327,18 +356,26 @@ pub(crate) struct FuzzTally {
 pub(crate) enum Answer {
     Done,
     /// An ioctl failed with this errno.
-    Errno { errno: i32 },
+    Errno {
+        errno: i32,
+    },
     /// What was asked could not be tried.
-    Broken { message: String },
+    Broken {
+        message: String,
+    },
     Batch(Reply),
     Reserved(Reserved),
     /// A child with this pid was made, and its call ended so.
-    Forked { pid: u32, errno: i32 },
+    Forked {
+        pid: u32,
+        errno: i32,
+    },
     Fuzzed(FuzzTally),
-    /// A raw call succeeded and left this.
-    Raw { args: Vec<u8>, entries: Vec<u8> },
+    Raw(RawReply),
     /// So many queues changed.
-    Count { count: u32 },
+    Count {
+        count: u32,
+    },
 }
 
 impl fmt::Display for Answer {

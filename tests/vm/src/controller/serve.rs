@@ -17,7 +17,7 @@ use workload::pace::Random;
 
 use super::fuzz;
 use super::protocol::{
-    Answer, At, Call, Command, RawCall, Reply, Reservation, Reserved, Spec, VERB,
+    Answer, At, Call, Command, RawCall, RawReply, Reply, Reservation, Reserved, Spec, VERB,
 };
 use super::tracer::Tracer;
 use crate::gpreempt_fd::{fork_child, Arena, GpreemptFd};
@@ -195,10 +195,10 @@ fn raw(file: &GpreemptFd, mut call: RawCall) -> anyhow::Result<Answer> {
     }
     arena.write(0, &call.args);
     Ok(match file.raw(call.number, &arena, 0) {
-        Ok(_) => Answer::Raw {
+        Ok(_) => Answer::Raw(RawReply {
             args: arena.read(0, call.args.len()),
             entries: arena.read(entries_at, call.entries.len()),
-        },
+        }),
         Err(errno) => Answer::Errno {
             errno: errno as i32,
         },
@@ -213,7 +213,11 @@ fn spin(file: &GpreemptFd, entries: &[Spec], seed: u64) -> ! {
             entries: entries.to_vec(),
             ..Call::default()
         };
-        let lease_ms = if call.release || random.below(2) == 0 { 0 } else { 60_000 };
+        let lease_ms = if call.release || random.below(2) == 0 {
+            0
+        } else {
+            60_000
+        };
         batch(file, &Call { lease_ms, ..call });
     }
 }

@@ -28,16 +28,40 @@ pub(super) const EACH: List = for_each_backend! {
 };
 
 pub(super) const TESTS: List = &[
-    (&["patched"], "auto_takes_patched", || auto(BackendKind::Patched)),
-    (&["control"], "auto_takes_debug_trap", || auto(BackendKind::DebugTrap)),
-    (&["patched"], "backends_compose_on_a_patched_driver", compose),
+    (&["patched"], "auto_takes_patched", || {
+        auto(BackendKind::Patched)
+    }),
+    (&["control"], "auto_takes_debug_trap", || {
+        auto(BackendKind::DebugTrap)
+    }),
+    (
+        &["patched"],
+        "backends_compose_on_a_patched_driver",
+        compose,
+    ),
     (&["control"], "one_tracer_at_a_time", one_tracer),
-    (&["control"], "a_job_under_a_debugger_does_not_keep_others_from_being_held", partly),
+    (
+        &["control"],
+        "a_job_under_a_debugger_does_not_keep_others_from_being_held",
+        partly,
+    ),
     (&["patched"], "resume_breaks_holds", resume_breaks),
-    (&["patched"], "resume_breaks_only_what_it_names", resume_selector),
-    (&["control"], "resume_leaves_living_controllers_alone", resume_traced),
+    (
+        &["patched"],
+        "resume_breaks_only_what_it_names",
+        resume_selector,
+    ),
+    (
+        &["control"],
+        "resume_leaves_living_controllers_alone",
+        resume_traced,
+    ),
     (&["control"], "strays_are_healed", strays),
-    (&["control", "patched"], "without_strays_nothing_is_healed", no_strays),
+    (
+        &["control", "patched"],
+        "without_strays_nothing_is_healed",
+        no_strays,
+    ),
     (&["multi"], "one_of_two_gpus_is_held", one_gpu),
 ];
 
@@ -97,7 +121,7 @@ fn held_while_evicted(kind: BackendKind) -> anyhow::Result<()> {
         let mut job = Job::busy(&MODEL)?;
         for round in 0..3 {
             guest::evict(job.pid())?;
-            let preemption = Preemption::hold_with(kind, &[job.pid()], &["--observe", "runlist"])?;
+            let preemption = Preemption::hold(kind, &[job.pid()])?;
             std::thread::sleep(RESTORED);
             job.expect_held(&format!("round {round}, after the restore"))?;
             preemption.release()?;
@@ -153,13 +177,20 @@ fn second_controller(kind: BackendKind) -> anyhow::Result<()> {
         let first = Preemption::hold(kind, &[job.pid()])?;
         let unmaps = Unmaps::from_here(0)?;
         let second = preemption::preempt(kind, &["--pid", &pid, "--for", "200ms"])?;
-        anyhow::ensure!(second.code != 0, "the second controller succeeded: {second:?}");
+        anyhow::ensure!(
+            second.code != 0,
+            "the second controller succeeded: {second:?}"
+        );
         if kind == BackendKind::Patched {
             refused(&second, job.pid(), "EBUSY")?;
         } else {
             refused_for_tracer(&second, job.pid(), first.pid())?;
         }
-        ensure_eq!(unmaps.count()?, 0, "UNMAP_QUEUES packets for the second one");
+        ensure_eq!(
+            unmaps.count()?,
+            0,
+            "UNMAP_QUEUES packets for the second one"
+        );
         job.expect_held("after the second controller")?;
         first.release()?;
         preemption::preempt(kind, &["--pid", &pid, "--for", "200ms"])?.expect(0)?;
@@ -173,7 +204,8 @@ fn two_controllers(kind: BackendKind) -> anyhow::Result<()> {
         let mut jobs = [Job::offline(2)?, Job::offline(2)?];
         let first = Preemption::hold(kind, &[jobs[0].pid()])?;
         let second = Preemption::hold(kind, &[jobs[1].pid()])?;
-        jobs.iter().try_for_each(|job| job.expect_held("while both hold"))?;
+        jobs.iter()
+            .try_for_each(|job| job.expect_held("while both hold"))?;
         first.kill()?;
         jobs[0].wait_running("to run after its controller was killed")?;
         jobs[1].expect_held("after the other controller was killed")?;
@@ -349,6 +381,7 @@ fn strays() -> anyhow::Result<()> {
 fn no_strays() -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(2)?;
+        job.goes_on()?;
         let unmaps = Unmaps::from_here(0)?;
         for way in [&["--strays"][..], &["--all"]] {
             let ended = preemption::run("resume", way)?
@@ -358,7 +391,9 @@ fn no_strays() -> anyhow::Result<()> {
                 ensure_eq!(record.number("processes")?, 0, "processes");
             }
         }
-        ensure_eq!(unmaps.count()?, 0, "UNMAP_QUEUES packets");
+        // The end of each program that had the device open updates the runlist (process_termination_cpsch, Linux 6.12).
+        let packets = unmaps.count()?;
+        anyhow::ensure!(packets <= 2, "{packets} UNMAP_QUEUES packets");
         job.goes_on()
     })
 }
@@ -377,14 +412,16 @@ fn one_gpu() -> anyhow::Result<()> {
             .collect::<anyhow::Result<_>>()?;
         let of = |gpu: u64| -> anyhow::Result<Vec<u64>> {
             let places = job.places()?.into_iter();
-            Ok(places.filter(|(_, (id, _))| *id == gpu).map(|(id, _)| id).collect())
+            Ok(places
+                .filter(|(_, (id, _))| *id == gpu)
+                .map(|(id, _)| id)
+                .collect())
         };
         let (first, second) = (of(gpus[0])?, of(gpus[1])?);
         ensure_eq!((first.len(), second.len()), (2, 2), "queues of the GPUs");
         let name = format!("{:x}", gpus[0]);
         let only = ["--gpu", name.as_str()];
-        let preemption =
-            Preemption::hold_with(BackendKind::DebugTrap, &[job.pid()], &only)?;
+        let preemption = Preemption::hold_with(BackendKind::DebugTrap, &[job.pid()], &only)?;
         ensure_eq!(preemption.preempted()?.number("queues")?, 2, "queues");
         job.expect_mapped(second, "with the first GPU's held")?;
         preemption.release()?;

@@ -112,9 +112,7 @@ fn userptr() -> anyhow::Result<()> {
         // That a disturbed process is stopped at all: otherwise this tests nothing.
         let unmaps = crate::gpu::Unmaps::from_here(0)?;
         job.load.command("disturb")?;
-        guest::eventually("an eviction", || {
-            Ok((unmaps.count()? >= 1).then_some(()))
-        })?;
+        guest::eventually("an eviction", || Ok((unmaps.count()? >= 1).then_some(())))?;
         job.wait_running("queues after the first eviction")?;
         for round in 0..20 {
             controller.hold(&all)?;
@@ -190,7 +188,11 @@ fn checkpoint() -> anyhow::Result<()> {
         tracer.order(&Command::Unpause)?;
         job.expect_running("released, no longer paused")?;
         tracer.order(&Command::Pause)?;
-        ensure_eq!(controller.hold(&all)?.num_changed, 2, "changed while paused");
+        ensure_eq!(
+            controller.hold(&all)?.num_changed,
+            2,
+            "changed while paused"
+        );
         tracer.order(&Command::Unpause)?;
         job.expect_held("no longer paused, held")?;
         controller.release(&all)?;
@@ -274,7 +276,9 @@ impl Model {
             }
             5 => {
                 controller.release(&[Spec::all(pid)])?;
-                self.queues.values_mut().for_each(|queue| queue.held = false);
+                self.queues
+                    .values_mut()
+                    .for_each(|queue| queue.held = false);
                 self.inherit = false;
                 "release all".into()
             }
@@ -329,7 +333,13 @@ impl Model {
         let ack = self.job.load.command("create compute")?;
         let id = ack.data["queue"]["queue_id"].as_u64().unwrap_or_default();
         let held = self.inherit;
-        self.queues.insert(id, Queue { held, ..Queue::default() });
+        self.queues.insert(
+            id,
+            Queue {
+                held,
+                ..Queue::default()
+            },
+        );
         Ok(format!("create {id}"))
     }
 

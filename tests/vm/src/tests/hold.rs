@@ -20,7 +20,11 @@ pub(super) const TESTS: List = &[
     (&["patched"], "the_driver_says_its_version", version),
     (&["patched"], "one_queue_is_held_and_released", one_queue),
     (&["patched"], "ten_queues_take_one_unmap", ten),
-    (&["patched"], "sixty_four_queues_of_four_processes", sixty_four),
+    (
+        &["patched"],
+        "sixty_four_queues_of_four_processes",
+        sixty_four,
+    ),
     (&["patched"], "nothing_changes_twice", twice),
     (&["patched"], "entries_overlap_and_fail_alone", overlap),
     (&["patched"], "a_dry_run_changes_nothing", dry_run),
@@ -65,7 +69,11 @@ fn one_queue() -> anyhow::Result<()> {
             "changed, failed, nodes"
         );
         let entry = held.entries[0];
-        ensure_eq!((entry.n_matched, entry.n_changed), (1, 1), "matched, changed");
+        ensure_eq!(
+            (entry.n_matched, entry.n_changed),
+            (1, 1),
+            "matched, changed"
+        );
         ensure_eq!(entry.state, state::HELD, "state of a held queue");
         ensure_eq!(unmaps.count()?, 1, "UNMAP_QUEUES packets");
         anyhow::ensure!(held.hw_ns > 0, "hw_ns is 0");
@@ -101,7 +109,11 @@ fn ten() -> anyhow::Result<()> {
         let ten: Vec<Spec> = (0..10).map(|id| Spec::queue(job.pid(), id)).collect();
         let unmaps = Unmaps::from_here(0)?;
         let held = controller.hold(&ten)?;
-        ensure_eq!((held.num_changed, held.num_nodes), (10, 1), "changed, nodes");
+        ensure_eq!(
+            (held.num_changed, held.num_nodes),
+            (10, 1),
+            "changed, nodes"
+        );
         anyhow::ensure!(
             held.entries
                 .iter()
@@ -130,7 +142,11 @@ fn sixty_four() -> anyhow::Result<()> {
         let all: Vec<Spec> = jobs.iter().map(|job| Spec::all(job.pid())).collect();
         let unmaps = Unmaps::from_here(0)?;
         let held = controller.hold(&all)?;
-        ensure_eq!((held.num_changed, held.num_nodes), (64, 1), "changed, nodes");
+        ensure_eq!(
+            (held.num_changed, held.num_nodes),
+            (64, 1),
+            "changed, nodes"
+        );
         anyhow::ensure!(
             held.entries
                 .iter()
@@ -138,7 +154,11 @@ fn sixty_four() -> anyhow::Result<()> {
             "not 16 queues each: {held:?}"
         );
         ensure_eq!(unmaps.count()?, 1, "UNMAP_QUEUES packets for 64 queues");
-        let alone: BTreeSet<_> = online.places()?.into_values().map(|(_, place)| place).collect();
+        let alone: BTreeSet<_> = online
+            .places()?
+            .into_values()
+            .map(|(_, place)| place)
+            .collect();
         ensure_eq!(gpu::runlist(gpu_id)?, alone, "the runlist");
         guest::eventually("the online queue alone in the slots", || {
             Ok((gpu::slots(0)? == alone).then_some(()))
@@ -322,8 +342,16 @@ fn latency() -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(8)?;
         let mut online = Job::new(crate::load::Load::start(&[
-            "--profile", "inference", "--queues", "1", "--rate", "20", "--dispatch-us", "500",
-            "--report-ms", "3600000",
+            "--profile",
+            "inference",
+            "--queues",
+            "1",
+            "--rate",
+            "20",
+            "--dispatch-us",
+            "500",
+            "--report-ms",
+            "3600000",
         ])?)?;
         let mut controller = Controller::start()?;
         job.goes_on()?;

@@ -19,8 +19,16 @@ pub(super) const TESTS: List = &[
     (&["patched-multi"], "one_gpu_of_four", one),
     (&["patched-multi"], "a_process_on_some_gpus", some),
     (&["patched-multi"], "inherit_is_per_gpu", inherit),
-    (&["patched-multi"], "a_busy_gpu_keeps_the_others_free", busy_gpu),
-    (&["patched-multi"], "the_end_of_an_owner_is_everywhere", owner),
+    (
+        &["patched-multi"],
+        "a_busy_gpu_keeps_the_others_free",
+        busy_gpu,
+    ),
+    (
+        &["patched-multi"],
+        "the_end_of_an_owner_is_everywhere",
+        owner,
+    ),
     (&["patched-multi"], "leases_end_on_every_gpu", lease),
     (&["patched-multi"], "reservations_are_per_gpu", reservation),
     (&["patched-multi"], "a_hundred_holds_of_four_gpus", hundred),
@@ -31,7 +39,14 @@ const GPUS: usize = 4;
 /// Busy queues on the first `gpus` GPUs, `queues` on each.
 fn job(gpus: usize, queues: usize) -> anyhow::Result<Job> {
     let (gpus_text, queues) = (gpus.to_string(), queues.to_string());
-    let args = ["--profile", "simple", "--gpus", &gpus_text, "--queues", &queues];
+    let args = [
+        "--profile",
+        "simple",
+        "--gpus",
+        &gpus_text,
+        "--queues",
+        &queues,
+    ];
     Job::new(Load::start_on(gpus, &busy(&args))?)
 }
 
@@ -79,11 +94,19 @@ fn all() -> anyhow::Result<()> {
             (8, 4),
             "matched"
         );
-        ensure_eq!(unmaps.counts()?, [1; GPUS], "UNMAP_QUEUES packets of each GPU");
+        ensure_eq!(
+            unmaps.counts()?,
+            [1; GPUS],
+            "UNMAP_QUEUES packets of each GPU"
+        );
         first.expect_held("after the hold")?;
         second.expect_held("after the hold")?;
         let again = controller.hold(&both)?;
-        ensure_eq!((again.num_changed, again.num_nodes), (0, 0), "changed, nodes");
+        ensure_eq!(
+            (again.num_changed, again.num_nodes),
+            (0, 0),
+            "changed, nodes"
+        );
         let released = controller.release(&both)?;
         ensure_eq!(
             (released.num_changed, released.num_nodes),
@@ -91,7 +114,11 @@ fn all() -> anyhow::Result<()> {
             "changed, nodes of the release"
         );
         // Nothing else was mapped: a runlist is sent, nothing is unmapped.
-        ensure_eq!(unmaps.counts()?, [1; GPUS], "UNMAP_QUEUES packets of each GPU");
+        ensure_eq!(
+            unmaps.counts()?,
+            [1; GPUS],
+            "UNMAP_QUEUES packets of each GPU"
+        );
         first.goes_on()?;
         second.goes_on()
     })
@@ -113,7 +140,11 @@ fn one() -> anyhow::Result<()> {
             let others = job.ids()?.difference(&here).copied().collect::<Vec<_>>();
             job.expect_mapped(others, "with one GPU held")?;
             controller.release(&[Spec::all(job.pid())])?;
-            ensure_eq!(unmaps.counts()?, wanted, "UNMAP_QUEUES packets after the release");
+            ensure_eq!(
+                unmaps.counts()?,
+                wanted,
+                "UNMAP_QUEUES packets after the release"
+            );
         }
         // A queue is on one GPU: naming another with it names nothing.
         let there = *ids_on(&job, gpu_ids[2])?.first().unwrap_or(&0) as u32;
@@ -121,11 +152,23 @@ fn one() -> anyhow::Result<()> {
             entries: vec![Spec::queue(job.pid(), there).on(gpu_ids[1])],
             ..Call::default()
         })?;
-        ensure_eq!(reply.entries[0].errno(), Errno::ENOENT, "a queue on another GPU");
+        ensure_eq!(
+            reply.entries[0].errno(),
+            Errno::ENOENT,
+            "a queue on another GPU"
+        );
         let unmaps = AllUnmaps::from_here()?;
         let held = controller.hold(&[Spec::queue(job.pid(), there)])?;
-        ensure_eq!((held.num_changed, held.num_nodes), (1, 1), "changed, nodes of one queue");
-        ensure_eq!(unmaps.counts()?, [0, 0, 1, 0], "UNMAP_QUEUES packets of each GPU");
+        ensure_eq!(
+            (held.num_changed, held.num_nodes),
+            (1, 1),
+            "changed, nodes of one queue"
+        );
+        ensure_eq!(
+            unmaps.counts()?,
+            [0, 0, 1, 0],
+            "UNMAP_QUEUES packets of each GPU"
+        );
         controller.release(&[Spec::all(job.pid())])?;
         job.goes_on()
     })
@@ -140,7 +183,11 @@ fn some() -> anyhow::Result<()> {
         let unmaps = AllUnmaps::from_here()?;
         let held = controller.hold(&both)?;
         ensure_eq!((held.num_changed, held.num_nodes), (7, 2), "changed, nodes");
-        ensure_eq!(unmaps.counts()?, [1, 1, 0, 0], "UNMAP_QUEUES packets of each GPU");
+        ensure_eq!(
+            unmaps.counts()?,
+            [1, 1, 0, 0],
+            "UNMAP_QUEUES packets of each GPU"
+        );
         bystander.expect_running("beside held processes")?;
         // A process knows every GPU that it may use; it just has no queue there.
         let reply = controller.call(Call {
@@ -148,10 +195,22 @@ fn some() -> anyhow::Result<()> {
             ..Call::default()
         })?;
         let entry = reply.entries[0];
-        ensure_eq!((entry.status, entry.n_matched), (0, 0), "status, matched on a GPU without queues");
+        ensure_eq!(
+            (entry.status, entry.n_matched),
+            (0, 0),
+            "status, matched on a GPU without queues"
+        );
         let released = controller.release(&both)?;
-        ensure_eq!((released.num_changed, released.num_nodes), (7, 2), "changed, nodes");
-        ensure_eq!(unmaps.counts()?, [2, 2, 0, 0], "UNMAP_QUEUES packets of each GPU");
+        ensure_eq!(
+            (released.num_changed, released.num_nodes),
+            (7, 2),
+            "changed, nodes"
+        );
+        ensure_eq!(
+            unmaps.counts()?,
+            [2, 2, 0, 0],
+            "UNMAP_QUEUES packets of each GPU"
+        );
         two.goes_on()?;
         one.goes_on()
     })
@@ -195,7 +254,11 @@ fn busy_gpu() -> anyhow::Result<()> {
             ..Call::default()
         })?;
         ensure_eq!(reply.entries[0].errno(), Errno::EBUSY, "status");
-        ensure_eq!((reply.num_changed, reply.num_nodes), (0, 0), "changed, nodes");
+        ensure_eq!(
+            (reply.num_changed, reply.num_nodes),
+            (0, 0),
+            "changed, nodes"
+        );
         job.expect_mapped(running, "after a refused call")?;
         second.hold(&[Spec::all(job.pid()).on(gpu_ids[0])])?;
         first.kill()?;
@@ -258,8 +321,16 @@ fn reservation() -> anyhow::Result<()> {
             entries: vec![Spec::process(job.pid())],
             ..Reservation::default()
         })?;
-        ensure_eq!((reply.queues_capped, reply.cp_queues_active), (2, 1), "capped, active");
-        ensure_eq!(unmaps.counts()?, [0, 1, 0, 0], "UNMAP_QUEUES packets of each GPU");
+        ensure_eq!(
+            (reply.queues_capped, reply.cp_queues_active),
+            (2, 1),
+            "capped, active"
+        );
+        ensure_eq!(
+            unmaps.counts()?,
+            [0, 1, 0, 0],
+            "UNMAP_QUEUES packets of each GPU"
+        );
         ensure_eq!(job.mapped()?.len(), 10, "queues in the runlists");
         for (index, &gpu_id) in gpu_ids.iter().enumerate() {
             let reply = controller.reserve(Reservation {
@@ -267,9 +338,17 @@ fn reservation() -> anyhow::Result<()> {
                 gpu_id,
                 ..Reservation::default()
             })?;
-            let wanted = if index == 1 { (23, controller.pid(), 1) } else { (0, 0, 3) };
+            let wanted = if index == 1 {
+                (23, controller.pid(), 1)
+            } else {
+                (0, 0, 3)
+            };
             ensure_eq!(
-                (reply.slots_reserved, reply.owner_pid, reply.cp_queues_active),
+                (
+                    reply.slots_reserved,
+                    reply.owner_pid,
+                    reply.cp_queues_active
+                ),
                 wanted,
                 "reserved, owner, active of GPU {index}"
             );
@@ -288,7 +367,11 @@ fn hundred() -> anyhow::Result<()> {
             let held = controller.hold(&all)?;
             ensure_eq!((held.num_changed, held.num_nodes), (16, 4), "cycle {cycle}");
             let released = controller.release(&all)?;
-            ensure_eq!((released.num_changed, released.num_nodes), (16, 4), "cycle {cycle}");
+            ensure_eq!(
+                (released.num_changed, released.num_nodes),
+                (16, 4),
+                "cycle {cycle}"
+            );
         }
         jobs.iter_mut().try_for_each(Job::goes_on)
     })

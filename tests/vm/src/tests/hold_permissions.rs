@@ -21,7 +21,11 @@ pub(super) const TESTS: List = &[
     (&["patched"], "users_do_not_hold_others", foreign),
     (&["patched"], "root_holds_all", root),
     (&["patched"], "force_is_for_the_administrator", force),
-    (&["patched"], "reservations_are_for_the_administrator", reservation),
+    (
+        &["patched"],
+        "reservations_are_for_the_administrator",
+        reservation,
+    ),
 ];
 
 const ALICE: u32 = 1001;
@@ -117,7 +121,10 @@ fn foreign() -> anyhow::Result<()> {
         let mut bob = Controller::start_as(BOB)?;
         refused(&mut bob, &[Spec::all(alices.pid())])?;
         refused(&mut bob, &[Spec::all(alices.pid()).inherit()])?;
-        refused(&mut bob, &[Spec::queue(alices.pid(), 0), Spec::queue(alices.pid(), 1)])?;
+        refused(
+            &mut bob,
+            &[Spec::queue(alices.pid(), 0), Spec::queue(alices.pid(), 1)],
+        )?;
         refused(&mut bob, &[Spec::all(roots.pid())])?;
         refused(&mut bob, &[Spec::all(roots.pid()), Spec::all(alices.pid())])?;
         let look = bob.look(Spec::all(alices.pid()))?;
@@ -130,7 +137,11 @@ fn foreign() -> anyhow::Result<()> {
             entries: vec![Spec::all(alices.pid()), Spec::all(bobs.pid())],
             ..Call::default()
         })?;
-        ensure_eq!((reply.num_failed, reply.num_changed), (1, 2), "failed, changed");
+        ensure_eq!(
+            (reply.num_failed, reply.num_changed),
+            (1, 2),
+            "failed, changed"
+        );
         bobs.expect_held("its own")?;
         alices.expect_running("beside it")
     })
@@ -168,7 +179,9 @@ fn force() -> anyhow::Result<()> {
             ..Call::default()
         };
         root.hold(&[Spec::all(alices.pid())])?;
-        let result = alice.try_call(forced.clone())?.map(|reply| reply.num_changed);
+        let result = alice
+            .try_call(forced.clone())?
+            .map(|reply| reply.num_changed);
         ensure_eq!(result, Err(Errno::EPERM), "FORCE by a user");
         alices.expect_held("after a refused FORCE")?;
         root.release(&[Spec::all(alices.pid())])?;
@@ -215,7 +228,11 @@ fn reservation() -> anyhow::Result<()> {
             (23, root.pid()),
             "reserved, owner as a user sees them"
         );
-        ensure_eq!(alices.mapped()?.len(), 1, "queues in the runlist under the reservation");
+        ensure_eq!(
+            alices.mapped()?.len(),
+            1,
+            "queues in the runlist under the reservation"
+        );
         root.reserve(call(RESERVE_CLEAR, 0))?;
         alices.expect_running("after the reservation")
     })

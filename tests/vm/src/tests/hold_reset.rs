@@ -13,9 +13,21 @@ use crate::scene;
 
 pub(super) const TESTS: List = &[
     (&["patched-reset"], "a_hang_ends_the_hold_with_etime", hang),
-    (&["patched-reset"], "holds_end_with_a_reset", reset_while_held),
-    (&["patched-reset"], "a_release_into_a_hang_is_told", release_into_hang),
-    (&["patched-reset"], "a_lost_controller_of_a_lost_gpu", owner_dies),
+    (
+        &["patched-reset"],
+        "holds_end_with_a_reset",
+        reset_while_held,
+    ),
+    (
+        &["patched-reset"],
+        "a_release_into_a_hang_is_told",
+        release_into_hang,
+    ),
+    (
+        &["patched-reset"],
+        "a_lost_controller_of_a_lost_gpu",
+        owner_dies,
+    ),
     (&["patched-reset"], "a_queue_that_refuses_is_told", refuses),
     (&["patched-reset"], "the_gpu_can_be_held_again", afterwards),
 ];
@@ -55,7 +67,11 @@ fn is_lost(controller: &mut Controller, job: &Job) -> anyhow::Result<()> {
     for release in [false, true, true] {
         let reply = call(controller, release, &[Spec::all(job.pid())])?;
         let entry = reply.entries[0];
-        ensure_eq!(entry.errno(), Errno::ENOTRECOVERABLE, "status, release: {release}");
+        ensure_eq!(
+            entry.errno(),
+            Errno::ENOTRECOVERABLE,
+            "status, release: {release}"
+        );
         anyhow::ensure!(
             entry.state & state::RESET != 0 && entry.state & state::ACTIVE == 0,
             "state {:#x} of a lost process",
@@ -126,7 +142,11 @@ fn release_into_hang() -> anyhow::Result<()> {
             let _hang = Parameter::set("sim_hang", "1")?;
             call(&mut controller, true, &[Spec::all(job.pid())])?
         };
-        ensure_eq!(reply.entries[0].errno(), Errno::ETIME, "status of the release");
+        ensure_eq!(
+            reply.entries[0].errno(),
+            Errno::ETIME,
+            "status of the release"
+        );
         wait_for_reset(resets)?;
         is_lost(&mut controller, &job)?;
         drop((job, other));
@@ -153,53 +173,81 @@ fn owner_dies() -> anyhow::Result<()> {
     })
 }
 
-/// A queue that does not let itself be preempted is reset alone: its status says so, the others' do not.
-fn refuses() -> anyhow::Result<()> {
-    scene::clean(|| {
-        let (mut bad, mut good) = (Job::offline(1)?, Job::offline(2)?);
-        let mut controller = Controller::start()?;
-        bad.goes_on()?;
-        let path = "/sys/kernel/debug/simgpu/0/slots";
-        // The slot's own number of the doorbell: what the parameter wants.
-        let pasid = std::fs::read_to_string(format!("/sys/class/kfd/kfd/proc/{}/pasid", bad.pid()))?;
-        let wanted = format!("pasid={} ", pasid.trim());
-        let doorbell = guest::eventually("the queue in a slot", || {
-            let slots = std::fs::read_to_string(path)?;
-            let line = slots.lines().find(|line| line.contains(&wanted));
-            let doorbell = line.and_then(|line| {
-                line.split_whitespace()
-                    .find_map(|word| word.strip_prefix("doorbell="))
-            });
-            Ok(doorbell.map(str::to_owned))
-        })?;
-        let number = u32::from_str_radix(doorbell.trim_start_matches("0x"), 16)?;
-        let resets = guest::stat(0, "resets")?;
-        let reply = {
-            let _refuse = Parameter::set("sim_refuse", &number.to_string())?;
-            call(
-                &mut controller,
-                false,
-                &[Spec::all(bad.pid()), Spec::all(good.pid())],
-            )?
-        };
-        ensure_eq!(
-            reply.entries[0].errno(),
-            Errno::ENOTRECOVERABLE,
-            "status of the queue that was reset"
-        );
-        anyhow::ensure!(
-            reply.entries[0].state & state::RESET != 0,
-            "state {:#x}",
-            reply.entries[0].state
-        );
-        ensure_eq!(reply.entries[1].status, 0, "status of the other process");
-        ensure_eq!(reply.num_failed, 1, "failed");
-        ensure_eq!(guest::stat(0, "resets")?, resets, "resets of the whole GPU");
-        good.expect_held("by the same call")?;
-        let released = call(&mut controller, true, &[Spec::all(good.pid())])?;
-        ensure_eq!(released.num_failed, 0, "failed releases");
-        good.goes_on()
+/// What the slots of the simulated GPU say of the only queue of a process: doorbell, ring.
+fn slot_of(job: &Job) -> anyhow::Result<(u32, String)> {
+    let pasid = format!("/sys/class/kfd/kfd/proc/{}/pasid", job.pid());
+    let pasid = std::fs::read_to_string(pasid)?;
+    let wanted = format!("pasid={}", pasid.trim());
+    guest::eventually("the queue in a slot", || {
+        let slots = std::fs::read_to_string("/sys/kernel/debug/simgpu/0/slots")?;
+        for line in slots.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let field = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+            if let (true, Some(doorbell), Some(ring)) = (
+                words.contains(&wanted.as_str()),
+                field("doorbell=0x"),
+                field("ring="),
+            ) {
+                return Ok(Some((u32::from_str_radix(doorbell, 16)?, ring.to_owned())));
+            }
+        }
+        Ok(None)
     })
+}
+
+/// A queue that does not let itself be preempted is reset alone: its status says so, and nobody else's does, not even
+/// that of a queue which another process keeps at the same address.
+fn refuses() -> anyhow::Result<()> {
+    for bad_first in [true, false] {
+        scene::clean(|| one_refuses(bad_first))?;
+    }
+    Ok(())
+}
+
+fn one_refuses(bad_first: bool) -> anyhow::Result<()> {
+    let args = ["--profile", "simple", "--queues", "1", "--same-addresses"];
+    let (first, second) = (Job::busy(&args)?, Job::busy(&args)?);
+    let (bad, mut good) = if bad_first {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let mut controller = Controller::start()?;
+    let ((doorbell, ring), (_, other_ring)) = (slot_of(&bad)?, slot_of(&good)?);
+    ensure_eq!(ring, other_ring, "addresses of the rings");
+    let resets = guest::stat(0, "resets")?;
+    let both = [Spec::all(bad.pid()), Spec::all(good.pid())];
+    let reply = {
+        let _refuse = Parameter::set("sim_refuse", &doorbell.to_string())?;
+        call(&mut controller, false, &both)?
+    };
+    ensure_eq!(
+        reply.entries[0].errno(),
+        Errno::ENOTRECOVERABLE,
+        "status of the queue that was reset"
+    );
+    anyhow::ensure!(
+        reply.entries[0].state & state::RESET != 0,
+        "state {:#x}",
+        reply.entries[0].state
+    );
+    ensure_eq!(
+        (reply.entries[1].status, reply.entries[1].state),
+        (0, state::HELD),
+        "status, state of the other process"
+    );
+    ensure_eq!(reply.num_failed, 1, "failed");
+    ensure_eq!(guest::stat(0, "resets")?, resets, "resets of the whole GPU");
+    good.expect_held("by the same call")?;
+    let released = call(&mut controller, true, &both)?;
+    ensure_eq!(
+        released.entries[0].errno(),
+        Errno::ENOTRECOVERABLE,
+        "status of the release of a lost queue"
+    );
+    bad.expect_held("lost for good")?;
+    good.expect_running("after the release")?;
+    good.goes_on()
 }
 
 fn afterwards() -> anyhow::Result<()> {

@@ -15,12 +15,20 @@ pub(super) const TESTS: List = &[
     (&["patched"], "new_queues_run_without_inherit", without),
     (&["patched"], "new_queues_start_held", with),
     (&["patched"], "inherit_before_the_first_queue", before_first),
-    (&["patched"], "inherit_ends_without_queues", ends_without_queues),
+    (
+        &["patched"],
+        "inherit_ends_without_queues",
+        ends_without_queues,
+    ),
     (&["patched"], "inherit_can_spare_copy_queues", no_sdma),
     (&["patched"], "a_refused_inherit_leaves_no_mark", refused),
     (&["patched"], "a_later_hold_can_add_inherit", added),
     (&["patched"], "inherited_queues_have_the_lease", lease),
-    (&["patched"], "inherit_without_queues_has_the_lease", lease_without_queues),
+    (
+        &["patched"],
+        "inherit_without_queues_has_the_lease",
+        lease_without_queues,
+    ),
     (&["patched"], "inherit_ends_with_its_owner", owner_dies),
 ];
 
@@ -47,7 +55,11 @@ fn with() -> anyhow::Result<()> {
         job.expect_held("with queues created later")?;
         job.stands_still(&job.ids()?, &mut online, 20)?;
         let look = controller.look(all[0])?;
-        ensure_eq!((look.n_matched, look.state), (4, state::HELD), "matched, state");
+        ensure_eq!(
+            (look.n_matched, look.state),
+            (4, state::HELD),
+            "matched, state"
+        );
         // Each names its queue: a queue that was born held can be released alone.
         controller.release(&[Spec::queue(job.pid(), 2)])?;
         job.expect_mapped([2], "after the release of one")?;
@@ -123,7 +135,11 @@ fn refused() -> anyhow::Result<()> {
                 ..Call::default()
             })?;
             ensure_eq!(reply.entries[0].errno(), Errno::EBUSY, "status");
-            ensure_eq!((reply.num_changed, reply.num_failed), (0, 1), "changed, failed");
+            ensure_eq!(
+                (reply.num_changed, reply.num_failed),
+                (0, 1),
+                "changed, failed"
+            );
             anyhow::ensure!(
                 reply.entries[0].state & state::HELD_OTHER != 0,
                 "state {:#x} does not say that another holds it",
@@ -160,7 +176,11 @@ fn added() -> anyhow::Result<()> {
         let mut controller = Controller::start()?;
         controller.hold(&[Spec::all(job.pid())])?;
         let again = controller.hold(&[Spec::all(job.pid()).inherit()])?;
-        ensure_eq!((again.num_changed, again.num_nodes), (0, 0), "changed, nodes");
+        ensure_eq!(
+            (again.num_changed, again.num_nodes),
+            (0, 0),
+            "changed, nodes"
+        );
         job.load.command("create compute")?;
         job.expect_held("with a queue created later")?;
         controller.release(&[Spec::all(job.pid())])?;
@@ -209,7 +229,11 @@ fn owner_dies() -> anyhow::Result<()> {
         empty.wait_running("a queue created after the end of the owner")?;
         let mut next = Controller::start()?;
         let held = next.hold(&[Spec::all(empty.pid()).inherit()])?;
-        ensure_eq!(held.num_changed, 1, "queues that another controller can hold");
+        ensure_eq!(
+            held.num_changed,
+            1,
+            "queues that another controller can hold"
+        );
         next.release(&[Spec::all(empty.pid())])?;
         empty.goes_on()
     })

@@ -134,11 +134,7 @@ fn one_of_two(kind: BackendKind) -> anyhow::Result<()> {
             "gone",
             "the one that ended"
         );
-        ensure_eq!(
-            status_of(resumed, second.pid())?,
-            "released",
-            "the other"
-        );
+        ensure_eq!(status_of(resumed, second.pid())?, "released", "the other");
         second.expect_running("after the hold")?;
         second.goes_on()
     })
@@ -147,7 +143,7 @@ fn one_of_two(kind: BackendKind) -> anyhow::Result<()> {
 /// Whatever it creates while it is held stands still, and runs with the rest afterwards.
 fn creates(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
-        let (mut job, mut online) = (Job::offline(2)?, Job::online()?);
+        let (mut job, mut online) = (Job::busy(&["--profile", "model"])?, Job::online()?);
         let preemption = Preemption::hold(kind, &[job.pid()])?;
         for engine in ["compute", "sdma", "compute"] {
             job.load.command(&format!("create {engine}"))?;
@@ -157,7 +153,7 @@ fn creates(kind: BackendKind) -> anyhow::Result<()> {
             })?;
         }
         let ids = job.ids()?;
-        ensure_eq!(ids.len(), 5, "queues");
+        ensure_eq!(ids.len(), 6, "queues");
         job.stands_still(&ids, &mut online, 30)?;
         job.expect_held("with new queues")?;
         preemption.release()?;
@@ -217,7 +213,12 @@ fn updates(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(3)?;
         let preemption = Preemption::hold(kind, &[job.pid()])?;
-        for command in ["update 0 0", "update 0 100", "update 1 100 15", "update 2 0"] {
+        for command in [
+            "update 0 0",
+            "update 0 100",
+            "update 1 100 15",
+            "update 2 0",
+        ] {
             job.load.command(command)?;
             job.expect_held(command)?;
         }

@@ -38,7 +38,11 @@ fn ends() -> anyhow::Result<()> {
         job.wait_running("queues after the lease")?;
         let after = started.elapsed();
         anyhow::ensure!(after >= LEASE, "a lease of {LEASE:?} ended after {after:?}");
-        ensure_eq!(unmaps.count()?, 2, "UNMAP_QUEUES packets of hold and expiry");
+        ensure_eq!(
+            unmaps.count()?,
+            2,
+            "UNMAP_QUEUES packets of hold and expiry"
+        );
         ensure_eq!(
             controller.release(&[Spec::all(job.pid())])?.num_changed,
             0,

@@ -18,6 +18,7 @@ mod inherit;
 mod ioctl_fuzz;
 mod jobs;
 mod last;
+mod layout;
 mod lease;
 mod lifecycle;
 mod loss;
@@ -25,12 +26,12 @@ mod malformed;
 mod module;
 mod multi;
 mod owner;
-mod preempt;
 mod patched;
+mod preempt;
 mod profile;
 mod queues;
-mod reservation;
 mod refusals;
+mod reservation;
 mod reserve;
 mod reset;
 mod rocm;
@@ -80,6 +81,7 @@ pub(crate) fn all() -> Vec<Test> {
         targets::TESTS,
         compose::TESTS,
         malformed::TESTS,
+        layout::TESTS,
         reservation::TESTS,
         hold_permissions::TESTS,
         ioctl_fuzz::TESTS,

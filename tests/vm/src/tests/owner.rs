@@ -92,7 +92,11 @@ fn two_files() -> anyhow::Result<()> {
             entries: vec![Spec::queue(job.pid(), 0), Spec::queue(job.pid(), 1)],
             ..Call::default()
         })?;
-        ensure_eq!(reply.entries[0].errno(), Errno::EBUSY, "the other file's queue");
+        ensure_eq!(
+            reply.entries[0].errno(),
+            Errno::EBUSY,
+            "the other file's queue"
+        );
         ensure_eq!(reply.entries[1].n_changed, 1, "the free queue");
         job.expect_held("each by one file")?;
         controller.close(0)?;
@@ -122,7 +126,10 @@ fn sigkill() -> anyhow::Result<()> {
     scene::clean(|| {
         let mut jobs = [Job::offline(3)?, Job::busy(&["--profile", "model"])?];
         let mut random = Random::new(50);
-        let entries: Vec<Spec> = jobs.iter().map(|job| Spec::all(job.pid()).inherit()).collect();
+        let entries: Vec<Spec> = jobs
+            .iter()
+            .map(|job| Spec::all(job.pid()).inherit())
+            .collect();
         let mut killed_holding = 0;
         for seed in 0..KILLS {
             let mut controller = Controller::start()?;
@@ -197,15 +204,24 @@ fn exec() -> anyhow::Result<()> {
             ..Call::default()
         };
         let result = controller.try_call(call)?.map(|reply| reply.num_changed);
-        ensure_eq!(result, Err(Errno::EBADF), "a call of the new program on the old file");
+        ensure_eq!(
+            result,
+            Err(Errno::EBADF),
+            "a call of the new program on the old file"
+        );
         job.expect_running("after that call")?;
-        // The next owner is free to hold, also while the old file is open.
-        let mut next = Controller::start()?;
-        next.hold(&[Spec::all(job.pid())])?;
+        // Its own file is another: what it holds by that is its own, and does not end with the old file.
+        controller.open(1)?;
+        let held = controller.call(Call {
+            slot: 1,
+            entries: vec![Spec::all(job.pid())],
+            ..Call::default()
+        })?;
+        ensure_eq!(held.num_changed, 2, "changed by the new program's file");
         controller.close(0)?;
-        job.expect_held("by the next owner, after the old file was closed")?;
-        next.kill()?;
-        job.wait_running("queues at last")?;
+        job.expect_held("by the new program, after the old file was closed")?;
+        controller.kill()?;
+        job.wait_running("queues after the new program")?;
         job.goes_on()
     })
 }
@@ -281,7 +297,11 @@ fn force() -> anyhow::Result<()> {
             let entry = reply.entries[0];
             ensure_eq!(entry.errno(), Errno::EBUSY, "status, release: {release}");
             ensure_eq!(entry.state, state::HELD_OTHER, "state");
-            ensure_eq!((entry.n_matched, entry.n_changed), (2, 0), "matched, changed");
+            ensure_eq!(
+                (entry.n_matched, entry.n_changed),
+                (2, 0),
+                "matched, changed"
+            );
             ensure_eq!(unmaps.count()?, 0, "UNMAP_QUEUES packets");
         }
         let forced = Call {
@@ -291,9 +311,17 @@ fn force() -> anyhow::Result<()> {
             ..Call::default()
         };
         let reply = second.call(forced.clone())?;
-        ensure_eq!((reply.num_changed, reply.num_failed), (2, 0), "changed, failed");
+        ensure_eq!(
+            (reply.num_changed, reply.num_failed),
+            (2, 0),
+            "changed, failed"
+        );
         job.expect_running("after a forced release")?;
-        ensure_eq!(first.release(&all)?.num_changed, 0, "what the first still holds");
+        ensure_eq!(
+            first.release(&all)?.num_changed,
+            0,
+            "what the first still holds"
+        );
         // Nothing of the first one's is left to be released by its end.
         second.hold(&all)?;
         first.kill()?;

@@ -75,7 +75,7 @@ fn held(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
         let (mut job, mut online) = (Job::busy(&MODEL)?, Job::online()?);
         job.goes_on()?;
-        let preemption = Preemption::hold(kind, &[job.pid()])?;
+        let preemption = Preemption::hold_with(kind, &[job.pid()], &["--observe", "auto"])?;
         let preempted = preemption.preempted()?;
         check_preempted(&preempted, kind, &preemption)?;
         ensure_eq!(preempted.number("processes")?, 1, "processes");
@@ -125,7 +125,11 @@ fn held(kind: BackendKind) -> anyhow::Result<()> {
 
 /// Waits until the simulated scheduler has none of its queues in a slot.
 fn leaves_the_slots(job: &Job) -> anyhow::Result<()> {
-    let places: BTreeSet<gpu::Place> = job.places()?.into_values().map(|(_, place)| place).collect();
+    let places: BTreeSet<gpu::Place> = job
+        .places()?
+        .into_values()
+        .map(|(_, place)| place)
+        .collect();
     guest::eventually("the slots to be left", || {
         Ok(gpu::slots(0)?.is_disjoint(&places).then_some(()))
     })
@@ -135,7 +139,7 @@ fn leaves_the_slots(job: &Job) -> anyhow::Result<()> {
 fn for_a_time(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(2)?;
-        let name = ["--comm", "kfd-lo*", "--for", "500ms"];
+        let name = ["--comm", "kfd-lo*", "--for", "500ms", "--observe", "events"];
         let ended = preemption::preempt(kind, &name)?.expect(0)?;
         let preempted = ended.one("preempted")?;
         target_of(preempted, job.pid())?;
@@ -179,8 +183,16 @@ fn latency(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(8)?;
         let mut online = Job::new(Load::start(&[
-            "--profile", "inference", "--queues", "1", "--rate", "20", "--dispatch-us", "500",
-            "--report-ms", "3600000",
+            "--profile",
+            "inference",
+            "--queues",
+            "1",
+            "--rate",
+            "20",
+            "--dispatch-us",
+            "500",
+            "--report-ms",
+            "3600000",
         ])?)?;
         job.goes_on()?;
         let before_us = online.latency_us(30)?;
@@ -243,15 +255,17 @@ fn selectors(kind: BackendKind) -> anyhow::Result<()> {
             (&["--cgroup", "/batch.slice"], [&[0, 1], &[], &[0, 1]]),
             (&["--cgroup", "*/train"], [&[0, 1], &[], &[0, 1]]),
             (&["--comm", "serve", "--pid", &pids[0]], [&[], &[0, 1], &[]]),
-            (&["--queue", &queue, "--pid", &pids[0]], [&[], &[0, 1], &[0]]),
+            (
+                &["--queue", &queue, "--pid", &pids[0]],
+                [&[], &[0, 1], &[0]],
+            ),
         ];
         for (selector, mapped) in cases {
             let single = selector.contains(&"--queue");
             if single && kind == BackendKind::Criu {
                 continue;
             }
-            let quick = ["--observe", "driver"];
-            let preemption = Preemption::start(kind, &[selector, &UNTIL_TOLD, &quick].concat())?;
+            let preemption = Preemption::start(kind, &[selector, &UNTIL_TOLD].concat())?;
             preemption.preempted()?;
             for (job, ids) in jobs.iter().zip(mapped) {
                 job.expect_mapped(ids.iter().copied(), &format!("{selector:?}"))?;
@@ -339,7 +353,8 @@ fn command(kind: BackendKind) -> anyhow::Result<()> {
 fn command_signals(kind: BackendKind) -> anyhow::Result<()> {
     const SAW: &str = "/tmp/saw";
     // Two steps: what comes first must not end it.
-    const SCRIPT: &str = "trap 'echo -n int >> /tmp/saw' INT; trap 'echo -n term >> /tmp/saw; exit 9' TERM; \
+    const SCRIPT: &str =
+        "trap 'echo -n int >> /tmp/saw' INT; trap 'echo -n term >> /tmp/saw; exit 9' TERM; \
         echo -n up > /tmp/saw; while true; do sleep 0.02; done";
     let saw = |text: &str| {
         guest::eventually(&format!("the command to see {text}"), || {

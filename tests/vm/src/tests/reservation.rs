@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpreempt::kfd::uapi::gpreempt::{
-    state, FORCE, RESERVE_CLEAR, RESERVE_QUERY, RESERVE_SET,
-};
+use anyhow::Context;
+use gpreempt::kfd::uapi::gpreempt::{state, FORCE, RESERVE_CLEAR, RESERVE_QUERY, RESERVE_SET};
 use nix::errno::Errno;
 
 use super::List;
@@ -18,12 +17,24 @@ use crate::scene;
 
 pub(super) const TESTS: List = &[
     (&["patched"], "reserved_slots_stay_free", free_slots),
-    (&["patched"], "the_online_queue_is_always_mapped", always_mapped),
+    (
+        &["patched"],
+        "the_online_queue_is_always_mapped",
+        always_mapped,
+    ),
     (&["patched"], "parked_queues_take_turns", turns),
     (&["patched"], "room_is_shared_out_fairly", fair),
     (&["patched"], "every_offline_process_gets_on", starved),
-    (&["patched"], "parked_queues_take_the_room_of_held_ones", held),
-    (&["patched"], "a_reservation_sees_queues_come_and_go", come_and_go),
+    (
+        &["patched"],
+        "parked_queues_take_the_room_of_held_ones",
+        held,
+    ),
+    (
+        &["patched"],
+        "a_reservation_sees_queues_come_and_go",
+        come_and_go,
+    ),
     (&["patched"], "a_reservation_ends_with_its_owner", ends),
     (&["patched"], "a_reservation_has_one_owner", one_owner),
     (&["patched"], "a_reservation_can_be_changed", changed),
@@ -80,7 +91,11 @@ fn free_slots() -> anyhow::Result<()> {
         let all: Vec<&Job> = jobs.iter().collect();
         let reply = controller.reserve(set(gpu, 10, NEVER_MS, &all))?;
         ensure_eq!(
-            (reply.slots_reserved, reply.queues_capped, reply.cp_queues_active),
+            (
+                reply.slots_reserved,
+                reply.queues_capped,
+                reply.cp_queues_active
+            ),
             (14, 6, 11),
             "reserved, capped, active"
         );
@@ -89,7 +104,11 @@ fn free_slots() -> anyhow::Result<()> {
         online.expect_running("beside the reservation")?;
         // A capped process says so, and the online one may grow into what is free.
         let look = controller.look(Spec::all(jobs[0].pid()))?;
-        ensure_eq!(look.state, state::ACTIVE | state::CAPPED, "state of an offline process");
+        ensure_eq!(
+            look.state,
+            state::ACTIVE | state::CAPPED,
+            "state of an offline process"
+        );
         for _ in 0..4 {
             online.load.command("create compute")?;
         }
@@ -132,13 +151,20 @@ fn always_mapped() -> anyhow::Result<()> {
             }
             Ok(seen)
         };
-        anyhow::ensure!(ask(&mut controller, gpu)?.oversubscribed == 1, "not oversubscribed");
+        anyhow::ensure!(
+            ask(&mut controller, gpu)?.oversubscribed == 1,
+            "not oversubscribed"
+        );
         let without = sample()?;
         let all: Vec<&Job> = jobs.iter().collect();
         // Nothing is to be remapped while samples are taken.
         let reply = controller.reserve(set(gpu, 20, NEVER_MS, &all))?;
         ensure_eq!(
-            (reply.queues_capped, reply.cp_queues_active, reply.oversubscribed),
+            (
+                reply.queues_capped,
+                reply.cp_queues_active,
+                reply.oversubscribed
+            ),
             (44, 21, 0),
             "capped, active, oversubscribed"
         );
@@ -146,7 +172,11 @@ fn always_mapped() -> anyhow::Result<()> {
             Ok((gpu::slots(0)?.len() == 21).then_some(()))
         })?;
         let with = sample()?;
-        ensure_eq!(with, SAMPLES, "samples with the online queue mapped (without: {without})");
+        ensure_eq!(
+            with,
+            SAMPLES,
+            "samples with the online queue mapped (without: {without})"
+        );
         anyhow::ensure!(
             without < SAMPLES * 9 / 10,
             "the online queue was mapped in {without} of {SAMPLES} samples without reservation: nothing to win"
@@ -199,7 +229,11 @@ fn fair() -> anyhow::Result<()> {
         ensure_eq!(shares, [0, 1, 1, 1], "shares of 3");
         controller.reserve(set(gpu, 24, NEVER_MS, &all))?;
         ensure_eq!(mapped(&jobs)?, [8, 8, 2, 1], "shares of all slots");
-        ensure_eq!(ask(&mut controller, gpu)?.queues_capped, 0, "capped with all slots");
+        ensure_eq!(
+            ask(&mut controller, gpu)?.queues_capped,
+            0,
+            "capped with all slots"
+        );
         Ok(())
     })
 }
@@ -244,7 +278,11 @@ fn held() -> anyhow::Result<()> {
         ensure_eq!(reply.num_changed, 8, "held queues, parked ones included");
         ensure_eq!(mapped(&jobs)?, [0, 8], "with one process held");
         controller.hold(&[Spec::queue(jobs[1].pid(), 0), Spec::queue(jobs[1].pid(), 1)])?;
-        ensure_eq!(mapped(&jobs)?, [0, 6], "with two queues of the other held, too");
+        ensure_eq!(
+            mapped(&jobs)?,
+            [0, 6],
+            "with two queues of the other held, too"
+        );
         controller.release(&first)?;
         ensure_eq!(mapped(&jobs)?, [5, 5], "with one process released");
         // A hold outlives the reservation, and the other way round.
@@ -298,6 +336,19 @@ fn come_and_go() -> anyhow::Result<()> {
         jobs[0].load.command("create compute")?;
         jobs[0].load.command("create compute")?;
         ensure_eq!(ask(&mut controller, gpu)?.queues_capped, 2, "capped");
+        let parked = jobs[0]
+            .ids()?
+            .difference(&jobs[0].mapped()?)
+            .next()
+            .copied();
+        let parked = parked.context("no parked queue")?;
+        jobs[0].load.command(&format!("destroy {parked}"))?;
+        ensure_eq!(
+            ask(&mut controller, gpu)?.queues_capped,
+            1,
+            "capped after a parked queue was destroyed"
+        );
+        ensure_eq!(mapped(&jobs)?, [3, 2], "after a parked queue was destroyed");
         let killed = jobs.remove(0);
         drop(killed);
         jobs[0].wait_running("queues of the one that is left")?;
@@ -410,11 +461,19 @@ fn query() -> anyhow::Result<()> {
         let mut controller = Controller::start()?;
         let check = |controller: &mut Controller, queues: u32, processes: u32| {
             let reply = ask(controller, gpu)?;
-            ensure_eq!(u64::from(reply.slots_total), guest::stat(0, "slots_total")?, "slots_total");
+            ensure_eq!(
+                u64::from(reply.slots_total),
+                guest::stat(0, "slots_total")?,
+                "slots_total"
+            );
             ensure_eq!(reply.slots_total, SLOTS, "slots_total");
             ensure_eq!(reply.cp_queues_active, queues, "cp_queues_active");
             let compute = gpu::runlist(gpu.into())?.len() as u32;
-            ensure_eq!(reply.cp_queues_active, compute, "queues against the runlist");
+            ensure_eq!(
+                reply.cp_queues_active,
+                compute,
+                "queues against the runlist"
+            );
             ensure_eq!(reply.processes, processes, "processes");
             guest::eventually("the scheduler to say the same", || {
                 let said = guest::stat(0, "oversubscribed")?;
@@ -430,7 +489,11 @@ fn query() -> anyhow::Result<()> {
         let more = Job::offline(5)?;
         let reply = check(&mut controller, 25, 2)?;
         ensure_eq!(reply.oversubscribed, 1, "25 queues on 24 slots");
-        anyhow::ensure!(reply.processes_max > 2, "processes_max {}", reply.processes_max);
+        anyhow::ensure!(
+            reply.processes_max > 2,
+            "processes_max {}",
+            reply.processes_max
+        );
         // Held queues are out; a process without queues in the runlist may still be listed.
         controller.hold(&[Spec::all(more.pid())])?;
         let reply = ask(&mut controller, gpu)?;

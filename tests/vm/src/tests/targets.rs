@@ -15,11 +15,23 @@ use crate::scene;
 pub(super) const TESTS: List = &[
     (&["patched"], "a_held_process_exits", exits),
     (&["patched"], "a_held_process_is_killed", killed),
-    (&["patched"], "a_held_process_becomes_another_program", execs),
-    (&["patched"], "a_stopped_process_is_held_and_released", stopped),
+    (
+        &["patched"],
+        "a_held_process_becomes_another_program",
+        execs,
+    ),
+    (
+        &["patched"],
+        "a_stopped_process_is_held_and_released",
+        stopped,
+    ),
     (&["patched"], "held_queues_are_destroyed", destroys),
     (&["patched"], "held_queues_are_updated", updates),
-    (&["patched"], "processes_come_and_go_under_one_controller", many),
+    (
+        &["patched"],
+        "processes_come_and_go_under_one_controller",
+        many,
+    ),
 ];
 
 /// That the controller is told that the process is gone, and holds nothing of it.
@@ -34,7 +46,11 @@ fn is_gone(controller: &mut Controller, pid: u32, errno: Errno) -> anyhow::Resul
             })?;
             Ok((reply.entries[0].status != 0).then_some(reply))
         })?;
-        ensure_eq!(reply.entries[0].errno(), errno, "status, release: {release}");
+        ensure_eq!(
+            reply.entries[0].errno(),
+            errno,
+            "status, release: {release}"
+        );
         ensure_eq!(reply.num_changed, 0, "changed");
     }
     Ok(())
@@ -64,7 +80,10 @@ fn killed() -> anyhow::Result<()> {
     scene::clean(|| {
         let mut other = Job::offline(1)?;
         let mut controller = Controller::start()?;
-        for args in [&["--profile", "model"][..], &["--profile", "model", "--gtt"]] {
+        for args in [
+            &["--profile", "model"][..],
+            &["--profile", "model", "--gtt"],
+        ] {
             let mut job = Job::busy(args)?;
             let pid = job.pid();
             controller.hold(&[Spec::all(pid).inherit(), Spec::queue(other.pid(), 0)])?;
@@ -116,7 +135,11 @@ fn destroys() -> anyhow::Result<()> {
         controller.hold(&[Spec::all(job.pid())])?;
         let unmaps = Unmaps::from_here(0)?;
         job.load.command("destroy 1")?;
-        ensure_eq!(unmaps.count()?, 0, "UNMAP_QUEUES packets to destroy a held queue");
+        ensure_eq!(
+            unmaps.count()?,
+            0,
+            "UNMAP_QUEUES packets to destroy a held queue"
+        );
         job.load.command("create compute")?;
         // The id of a destroyed queue is given again; the hold was of the queue, not of the number.
         job.expect_mapped([1], "with a new queue of the same number")?;

@@ -50,8 +50,15 @@ impl Worker {
     }
 
     /// Several.
-    pub(crate) fn start_many(count: usize, gpus: usize, queues: usize, busy: bool) -> Result<Vec<Self>> {
-        (0..count).map(|_| Self::start(gpus, queues, busy)).collect()
+    pub(crate) fn start_many(
+        count: usize,
+        gpus: usize,
+        queues: usize,
+        busy: bool,
+    ) -> Result<Vec<Self>> {
+        (0..count)
+            .map(|_| Self::start(gpus, queues, busy))
+            .collect()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -66,8 +73,11 @@ impl Worker {
     /// The next line that it wrote.
     pub(crate) fn answer(&mut self) -> Result<Value> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("read from a worker")?;
-        let answer: Value = serde_json::from_str(&line).with_context(|| format!("worker: {line:?}"))?;
+        self.answers
+            .read_line(&mut line)
+            .context("read from a worker")?;
+        let answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("worker: {line:?}"))?;
         ensure!(answer["error"].is_null(), "worker: {answer}");
         Ok(answer)
     }
@@ -83,7 +93,10 @@ impl Drop for Worker {
 /// The process itself.
 pub(crate) fn serve(mut args: impl Iterator<Item = String>) -> Result<()> {
     let mut number = || -> Result<usize> {
-        args.next().context("a number is missing")?.parse().context("not a number")
+        args.next()
+            .context("a number is missing")?
+            .parse()
+            .context("not a number")
     };
     let (gpus, count) = (number()?, number()?);
     let busy = args.next().as_deref() == Some("busy");
@@ -105,14 +118,20 @@ pub(crate) fn serve(mut args: impl Iterator<Item = String>) -> Result<()> {
     println!("{}", json!({ "queues": ids }));
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let Some(percent) = line.strip_prefix("update ").and_then(|word| word.parse().ok()) else {
+        let Some(percent) = line
+            .strip_prefix("update ")
+            .and_then(|word| word.parse().ok())
+        else {
             bail!("unknown command {line:?}");
         };
         let started = Instant::now();
         for queue in &mut queues {
             queue.update(percent, queue.priority)?;
         }
-        println!("{}", json!({ "spent_ns": u64::try_from(started.elapsed().as_nanos())? }));
+        println!(
+            "{}",
+            json!({ "spent_ns": u64::try_from(started.elapsed().as_nanos())? })
+        );
     }
     // The parent is gone or done: everything goes with this process.
     Ok(())

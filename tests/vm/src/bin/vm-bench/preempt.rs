@@ -49,10 +49,16 @@ pub(crate) fn one_gpu() -> Result<()> {
         ("batch_1", |stage| batch(stage, &stage.by_queue[..1], 1)),
         ("batch_16", |stage| batch(stage, &stage.by_process[..1], 16)),
         ("batch_64", |stage| batch(stage, &stage.by_process, 64)),
-        ("batch_64_entries", |stage| batch(stage, &stage.by_queue, 64)),
+        ("batch_64_entries", |stage| {
+            batch(stage, &stage.by_queue, 64)
+        }),
         ("batch_64_calls", calls),
-        ("debug_trap_16", |stage| backend(DebugTrap::new(), &stage.targets[..1])),
-        ("debug_trap_64", |stage| backend(DebugTrap::new(), &stage.targets)),
+        ("debug_trap_16", |stage| {
+            backend(DebugTrap::new(), &stage.targets[..1])
+        }),
+        ("debug_trap_64", |stage| {
+            backend(DebugTrap::new(), &stage.targets)
+        }),
         ("criu_16", |stage| backend(Criu::new(), &stage.targets[..1])),
         ("criu_64", |stage| backend(Criu::new(), &stage.targets)),
         ("update_64", update_each),
@@ -69,7 +75,9 @@ pub(crate) fn one_gpu() -> Result<()> {
         &mut Stage::new(4, 1, 2, true)?,
         &[
             ("patched_all", |stage| batch(stage, &stage.by_process, 8)),
-            ("debug_trap_all", |stage| backend(DebugTrap::new(), &stage.targets)),
+            ("debug_trap_all", |stage| {
+                backend(DebugTrap::new(), &stage.targets)
+            }),
             ("criu_all", |stage| backend(Criu::new(), &stage.targets)),
         ],
     )
@@ -84,7 +92,10 @@ pub(crate) fn nodes() -> Result<()> {
         &[
             ("gpus_1", |stage| {
                 let gpu_id = stage.by_queue[0].gpu_id;
-                let entry = abi::Entry { gpu_id, ..stage.by_process[0] };
+                let entry = abi::Entry {
+                    gpu_id,
+                    ..stage.by_process[0]
+                };
                 batch(stage, &[entry], 4)
             }),
             ("gpus_4", |stage| batch(stage, &stage.by_process, 16)),
@@ -161,8 +172,10 @@ fn rounds(table: &str, stage: &mut Stage, ops: &[Op]) -> Result<()> {
 }
 
 fn tell(table: &str, op: &str, times: &Times) {
-    crate::emit(&json!({"table": table, "op": op, "stop_ns": times.stop_ns, "restart_ns": times.restart_ns,
-        "lock_ns": times.lock_ns, "hw_ns": times.hw_ns}));
+    crate::emit(
+        &json!({"table": table, "op": op, "stop_ns": times.stop_ns, "restart_ns": times.restart_ns,
+        "lock_ns": times.lock_ns, "hw_ns": times.hw_ns}),
+    );
 }
 
 /// One call for all entries.
@@ -204,7 +217,9 @@ fn calls(stage: &mut Stage) -> Result<Times> {
     let started = Instant::now();
     let (mut lock_ns, mut hw_ns) = (0, 0);
     for entry in &mut entries {
-        let stop = stage.device.hold(abi::BatchArgs::default(), std::slice::from_mut(entry))?;
+        let stop = stage
+            .device
+            .hold(abi::BatchArgs::default(), std::slice::from_mut(entry))?;
         done(&stop, 16)?;
         lock_ns += stop.lock_wait_ns;
         hw_ns += stop.hw_ns;
@@ -212,7 +227,9 @@ fn calls(stage: &mut Stage) -> Result<Times> {
     let stop_ns = elapsed_ns(started);
     let started = Instant::now();
     for entry in &mut entries {
-        let restart = stage.device.release(abi::BatchArgs::default(), std::slice::from_mut(entry))?;
+        let restart = stage
+            .device
+            .release(abi::BatchArgs::default(), std::slice::from_mut(entry))?;
         done(&restart, 16)?;
     }
     Ok(Times {

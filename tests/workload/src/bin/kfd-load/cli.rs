@@ -59,6 +59,9 @@ pub(crate) struct Load {
     /// Keep queues in memory of the driver instead of this process's own pages
     #[arg(long)]
     pub(crate) gtt: bool,
+    /// Keep queues at the same addresses as every other process started so
+    #[arg(long)]
+    pub(crate) same_addresses: bool,
     /// Take this name (`comm`): bytes in hexadecimal, to see what becomes of hostile ones
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     pub(crate) name_hex: Option<Name>,

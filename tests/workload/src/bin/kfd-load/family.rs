@@ -105,6 +105,9 @@ fn spawn(load: &Load, index: u32) -> anyhow::Result<Child> {
     if load.gtt {
         command.arg("--gtt");
     }
+    if load.same_addresses {
+        command.arg("--same-addresses");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     Ok(stop::die_with_parent(&mut command).spawn()?)
 }

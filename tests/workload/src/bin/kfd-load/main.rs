@@ -13,7 +13,7 @@ use clap::Parser;
 use workload::failure;
 use workload::profile::Profile;
 use workload::worker::Worker;
-use workload::{bench, churn, stop, tracer};
+use workload::{addresses, bench, churn, stop, tracer};
 
 use cli::{Cli, Load, Verb};
 
@@ -48,6 +48,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn load(load: &Load) -> anyhow::Result<()> {
+    if load.same_addresses {
+        addresses::make_equal()?;
+    }
     if let Some(name) = &load.name_hex {
         stop::set_name(&name.0)?;
     }
