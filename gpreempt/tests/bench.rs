@@ -660,6 +660,17 @@ fn a_refused_backend_is_listed_with_why() {
         .collect();
     assert!(!skipped.is_empty() && skipped.iter().all(|s| s.why.contains("not allowed")));
     assert!(shown(&done.report).contains("not allowed; look at the kernel log"));
+    for row in done
+        .findings
+        .rows
+        .iter()
+        .filter(|row| row.given_up.is_some())
+    {
+        let possible = done.plan.cases[row.case]
+            .impossible_for(row.backend)
+            .is_none();
+        assert_eq!(row.denied, possible, "EPERM is a missing permission");
+    }
     assert!(done.rig.held.is_empty());
 }
 

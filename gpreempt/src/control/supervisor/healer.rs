@@ -4,7 +4,7 @@
 use nix::errno::Errno;
 
 use super::serve::{Healer, Healing, Watched};
-use crate::control::{criu, debug_trap, why, BackendKind};
+use crate::control::{criu, debug_trap, why, BackendKind, ControlError};
 use crate::kfd::{process, Root};
 
 /// On the running system.
@@ -45,7 +45,7 @@ impl Healer for System {
                 if target.backend == BackendKind::Criu {
                     unpause(root, target)
                 } else {
-                    undebug(target, controller_lives)
+                    undebug(target)
                 }
             }
         }
@@ -68,18 +68,19 @@ fn unpause(root: &Root, target: &Watched) -> Healing {
     }
 }
 
-/// The driver has ended debugging with the controller's address space. This is for what it leaves: an address space that
-/// somebody else keeps for a while (reading `/proc/PID/mem` does), and a process that waits for an answer.
-fn undebug(target: &Watched, controller_lives: bool) -> Healing {
-    if controller_lives {
-        // Detached already, so it did that in order.
-        return Healing::Done(None);
+/// The driver ends debugging with the controller's address space, or the controller has ended it. This is for what they leave: a
+/// tracer thread that died alone, an address space that somebody else keeps for a while (reading `/proc/PID/mem` does), and a process
+/// that waits for an answer. Where nothing is left the driver logs that nobody debugs the process.
+fn undebug(target: &Watched) -> Healing {
+    match debug_trap::debug_disable(target.pid) {
+        // From Linux 7.3 on only the debugger may: the controller, who still lives then.
+        Err(ControlError::NoPermission { .. }) => {
+            Healing::Later("its debugger has not ended yet".to_owned())
+        }
+        disabled => {
+            let answered = debug_trap::blocked_in_runtime_enable(target.pid) > 0;
+            let restarted = disabled.is_ok_and(|was_debugged| was_debugged) || answered;
+            Healing::Done(restarted.then(|| "it goes on without its debugger".to_owned()))
+        }
     }
-    let disabled = debug_trap::debug_disable(target.pid);
-    debug_trap::blocked_in_runtime_enable(target.pid);
-    Healing::Done(
-        disabled
-            .is_ok_and(|was_debugged| was_debugged)
-            .then(|| "its queues run again".to_owned()),
-    )
 }

@@ -82,6 +82,10 @@ pub fn serve(
         told.push("the controller said nothing for too long and was killed".to_owned());
         kill(controller, &mut told);
     }
+    if ending != Ending::Closed {
+        // What the kernel does for it is done when the last of its threads has ended.
+        while !pidfd::wait_end(controller, LONGEST_PAUSE) {}
+    }
     heal(controller, patience.beat, watched, healer, &mut told);
     Ok(told)
 }
