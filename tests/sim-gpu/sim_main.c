@@ -3,8 +3,9 @@
  * Module start and end, and the count of live objects that proves a clean unload.
  *
  * The order is that of the real driver: amdgpu_init() calls amdgpu_amdkfd_init() first, then each
- * probed device calls kgd2kfd_probe() and kgd2kfd_device_init(); the exit path is the mirror image.
+ * probed device calls kgd2kfd_probe() and kgd2kfd_device_init(). amdgpu_exit() begins with amdkfd, too.
  */
+#include <linux/mmu_notifier.h>
 #include <linux/module.h>
 
 #include "sim.h"
@@ -25,14 +26,16 @@ static void sim_stop(void)
 	struct sim_leaks leaks;
 	int i;
 
+	/* a process that has opened and closed /dev/kfd is still known, and its end looks at the devices */
+	kgd2kfd_exit();
 	for (i = SIM_MAX_GPUS - 1; i >= 0; i--) {
 		if (sim_gpu_table[i])
 			sim_gpu_destroy(sim_gpu_table[i]);
 		sim_gpu_table[i] = NULL;
 	}
-	kgd2kfd_exit();
 	sim_debugfs_fini();
 	sim_pasid_fini();
+	mmu_notifier_synchronize();
 
 	/* eviction fences are freed by RCU callbacks that live in this module */
 	rcu_barrier();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context;
 use gpreempt::event::GpuId;
@@ -270,7 +271,8 @@ impl Job {
         // What was completed so far is not meant.
         self.load.reports()?;
         let (mut medians, mut count) = (Vec::new(), 0);
-        guest::eventually("requests to time", || {
+        // Not often: asking costs the process time, too.
+        guest::eventually_every(Duration::from_millis(250), "requests to time", || {
             for report in self.load.reports()? {
                 let latency = &report.data["latency_us"];
                 if let Some(median) = latency["p50"].as_f64() {

@@ -202,9 +202,13 @@ pub(crate) fn kernel_log() -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// Fails if the kernel complained since boot.
+/// Fails if the kernel complained since the test began. The harness looks as well, when it has ended.
 pub(crate) fn check_kernel_log() -> anyhow::Result<()> {
-    let bad: Vec<String> = kernel_log()?
+    let log = kernel_log()?;
+    let began = log
+        .iter()
+        .rposition(|line| ::guest::complaint::begun_by(line).is_some());
+    let bad: Vec<String> = log[began.unwrap_or(0)..]
         .iter()
         .filter_map(|line| Some(::guest::complaint::complaint_in(line)?.line))
         .collect();

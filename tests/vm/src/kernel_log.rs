@@ -38,7 +38,8 @@ impl KernelLog {
     /// Notes in the log that a test begins.
     pub(crate) fn mark(&mut self, test: &str) -> anyhow::Result<()> {
         self.device
-            .write_all(begin_mark(test).as_bytes())
+            // Without its end the kernel keeps the line open and shows it to nobody.
+            .write_all(format!("{}\n", begin_mark(test)).as_bytes())
             .with_context(|| format!("write to {PATH}"))
     }
 

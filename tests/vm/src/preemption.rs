@@ -64,6 +64,17 @@ impl Preemption {
         Self::spawn(command, verb, args)
     }
 
+    /// Starts `preempt` as leader of a process group, as a shell does.
+    pub(crate) fn in_own_group(kind: BackendKind, args: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new("gpreempt");
+        command.process_group(0);
+        Self::spawn(
+            command,
+            "preempt",
+            &[&["--backend", kind.name()], args].concat(),
+        )
+    }
+
     fn spawn(mut command: Command, verb: &str, args: &[&str]) -> anyhow::Result<Self> {
         // Options stand before the command that is to run.
         command.args([verb, "--format", "json"]).args(args);

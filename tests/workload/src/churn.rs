@@ -15,7 +15,7 @@ use crate::{stop, topology};
 
 /// Creates, updates and destroys queues in cycles at the plan's rate.
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
-    let device = Device::open(plan.gpus, plan.memory)?;
+    let device = plan.open_device()?;
     let mut page = EventPage::new(&device)?;
     let signals = event::Signals::new(&device, &mut page, 0, 1)?;
     let started = Instant::now();

@@ -146,6 +146,8 @@ mod tests {
                 gpu: 1
             })
         );
+        assert_eq!(parse("disturb"), Ok(Command::Disturb));
+        assert_eq!(parse("exec"), Ok(Command::Exec));
         assert!(parse("create magic").unwrap_err().contains("magic"));
         assert!(parse("").is_err());
     }

@@ -64,6 +64,20 @@ impl Device {
     /// # Errors
     /// [`Unavailable`] if there is no driver, permission or GPU.
     pub fn open(count: usize, memory: Memory) -> anyhow::Result<Rc<Self>> {
+        let device = Self::open_undebuggable(count, memory)?;
+        match device.kfd.runtime_enable() {
+            // Not there before UAPI 1.13: then there is no debugger to enable it for.
+            Err(error) if matches!(error.errno, Errno::ENOTTY | Errno::EINVAL) => {}
+            result => result?,
+        }
+        Ok(device)
+    }
+
+    /// Same without `RUNTIME_ENABLE`: no debugger can suspend the queues.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn open_undebuggable(count: usize, memory: Memory) -> anyhow::Result<Rc<Self>> {
         let kfd = KfdFile::open()?;
         let version = kfd.version()?;
         let mut nodes = topology::gpus()?;
@@ -100,11 +114,6 @@ impl Device {
                 render,
                 doorbells: OnceCell::new(),
             });
-        }
-        match kfd.runtime_enable() {
-            // Not there before UAPI 1.13: then there is no debugger to enable it for.
-            Err(error) if matches!(error.errno, Errno::ENOTTY | Errno::EINVAL) => {}
-            result => result?,
         }
         Ok(Rc::new(Self {
             gpus,

@@ -44,6 +44,19 @@ pub struct Plan {
     pub seed: u64,
     pub control: bool,
     pub memory: Memory,
+    /// Let debuggers suspend the queues, as ROCm's runtime does.
+    pub debuggable: bool,
+}
+
+impl Plan {
+    /// Opens the GPUs that the plan says, as it says.
+    pub(crate) fn open_device(&self) -> anyhow::Result<Rc<Device>> {
+        if self.debuggable {
+            Device::open(self.gpus, self.memory)
+        } else {
+            Device::open_undebuggable(self.gpus, self.memory)
+        }
+    }
 }
 
 /// Counts for the last line.
@@ -68,7 +81,7 @@ pub struct Worker {
 impl Worker {
     /// Opens the GPUs, creates all queues and prints a `created` line for each GPU.
     pub fn start(plan: Plan) -> anyhow::Result<Self> {
-        let device = Device::open(plan.gpus, plan.memory)?;
+        let device = plan.open_device()?;
         let mut page = EventPage::new(&device)?;
         let barriers_only = !topology::simulated();
         let request = Request {

@@ -35,6 +35,11 @@ pub(super) const TESTS: List = &[
         auto(BackendKind::DebugTrap)
     }),
     (
+        &["control"],
+        "auto_takes_criu_where_no_debugger_can_be",
+        undebuggable,
+    ),
+    (
         &["patched"],
         "backends_compose_on_a_patched_driver",
         compose,
@@ -90,6 +95,37 @@ fn auto(expected: BackendKind) -> anyhow::Result<()> {
             reason,
             "reason of both records"
         );
+        job.goes_on()
+    })
+}
+
+/// A job whose runtime does not let debuggers in is paused, and the reason says so.
+fn undebuggable() -> anyhow::Result<()> {
+    scene::clean(|| {
+        let mut job = Job::busy(&["--queues", "2", "--undebuggable"])?;
+        job.goes_on()?;
+        let pid = job.pid().to_string();
+        let args = ["--pid", &pid, "--for", "300ms"];
+        let ended = preemption::preempt(BackendKind::DebugTrap, &args)?.expect(69)?;
+        refused(&ended, job.pid(), "EPERM")?;
+        let target = target_of(ended.one("preempted")?, job.pid())?;
+        for (part, word) in [
+            ("message", "AMDKFD_IOC_RUNTIME_ENABLE"),
+            ("fix", "--backend criu"),
+        ] {
+            anyhow::ensure!(
+                target.text(part)?.contains(word),
+                "{part} does not say {word}: {}",
+                target.data
+            );
+        }
+        job.expect_running("after the refusal")?;
+        let ended = preemption::run("preempt", &args)?.expect(0)?;
+        let preempted = ended.one("preempted")?;
+        ensure_eq!(preempted.text("backend")?, "criu", "backend");
+        ensure_eq!(preempted.number("queues")?, 2, "queues");
+        let reason = preempted.text("reason")?;
+        anyhow::ensure!(reason.contains("not debug-trap:"), "reason: {reason}");
         job.goes_on()
     })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use gpreempt::control::BackendKind;
-use nix::sys::signal::{kill, Signal};
+use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 use workload::pace::Random;
 
@@ -38,10 +38,29 @@ pub(super) const TESTS: List = &[
         supervisor_killed(BackendKind::Criu)
     }),
     (
+        &["control"],
+        "a_process_group_that_is_killed_by_debug_trap",
+        || group_killed(BackendKind::DebugTrap),
+    ),
+    (
+        &["control"],
+        "a_process_group_that_is_killed_by_criu",
+        || group_killed(BackendKind::Criu),
+    ),
+    (
         &["patched"],
         "the_patched_driver_needs_no_supervisor",
         no_supervisor,
     ),
+    (&["patched-reset"], "a_hang_is_told_by_patched", || {
+        hang(BackendKind::Patched)
+    }),
+    (&["reset"], "a_hang_is_told_by_debug_trap", || {
+        hang(BackendKind::DebugTrap)
+    }),
+    (&["reset"], "a_hang_is_told_by_criu", || {
+        hang(BackendKind::Criu)
+    }),
 ];
 
 const MODEL: [&str; 2] = ["--profile", "model"];
@@ -250,6 +269,65 @@ fn supervisor_killed(kind: BackendKind) -> anyhow::Result<()> {
         let ended = preemption.finish()?.expect(1)?.says(&["supervisor"])?;
         ensure_eq!(ended.one("resumed")?.text("cause")?, "lost", "cause");
         runs_again(&job, SOON, "without a supervisor")?;
+        job.goes_on()
+    })
+}
+
+/// Killing a job of a shell or a service kills a process group. The supervisor is not in it.
+fn group_killed(kind: BackendKind) -> anyhow::Result<()> {
+    scene::clean(|| {
+        let mut job = Job::busy(&MODEL)?;
+        let pid = job.pid().to_string();
+        let args = ["--pid", &pid, "--for", "600", "--observe", "runlist"];
+        let preemption = Preemption::in_own_group(kind, &args)?;
+        preemption.preempted()?;
+        job.expect_held("before the group is killed")?;
+        for signal in [Signal::SIGHUP, Signal::SIGKILL] {
+            let group = Pid::from_raw(preemption.pid().cast_signed());
+            match killpg(group, signal) {
+                // The first one may have ended it already.
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).context("kill the group"),
+            }
+        }
+        preemption.finish()?;
+        runs_again(&job, SOON, "after its group was killed")?;
+        guest::eventually("the supervisor to end", || {
+            Ok(supervisors()?.is_empty().then_some(()))
+        })?;
+        job.goes_on()
+    })
+}
+
+/// A GPU that does not answer loses all its processes. That is said loudly, nothing more is stopped, and new jobs can be
+/// held after the reset. The guest sets `queue_preemption_timeout_ms=500`.
+fn hang(kind: BackendKind) -> anyhow::Result<()> {
+    scene::clean(|| {
+        let mut jobs = [Job::offline(2)?, Job::offline(1)?];
+        let resets = guest::stat(0, "resets")?;
+        let pid = jobs[0].pid().to_string();
+        {
+            let _hang = guest::Parameter::set("sim_hang", "1")?;
+            let ended = preemption::preempt(kind, &["--pid", &pid, "--for", "600"])?;
+            ended
+                .expect(1)?
+                .says(&["DID NOT ANSWER", "every GPU process of this host is lost"])?;
+        }
+        guest::eventually("the reset", || {
+            Ok((guest::stat(0, "resets")? > resets).then_some(()))
+        })?;
+        for job in &mut jobs {
+            job.load.signal(Signal::SIGKILL)?;
+            job.load.wait_exit()?;
+        }
+        guest::wait_for_no_process()?;
+        let mut job = guest::eventually("a new job", || {
+            // open(2) fails while the GPU is reset.
+            Ok(Job::offline(2).ok())
+        })?;
+        let preemption = Preemption::hold(kind, &[job.pid()])?;
+        job.expect_held("after the reset")?;
+        preemption.release()?;
         job.goes_on()
     })
 }

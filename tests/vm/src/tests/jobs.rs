@@ -212,7 +212,9 @@ fn destroys(kind: BackendKind) -> anyhow::Result<()> {
 fn updates(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(3)?;
-        let preemption = Preemption::hold(kind, &[job.pid()])?;
+        // The runlist alone cannot tell a queue that is off from one that was not let go.
+        let events = ["--observe", "events"];
+        let preemption = Preemption::hold_with(kind, &[job.pid()], &events)?;
         for command in [
             "update 0 0",
             "update 0 100",

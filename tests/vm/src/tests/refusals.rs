@@ -233,7 +233,9 @@ fn foreign(kind: BackendKind) -> anyhow::Result<()> {
             anyhow::ensure!(target.text("message")?.contains("user"), "{}", target.data);
             anyhow::ensure!(target.text("fix")?.contains("root"), "{}", target.data);
         }
-        ensure_eq!(unmaps.count()?, 0, "UNMAP_QUEUES packets");
+        // The end of a program that had the device open updates the runlist (process_termination_cpsch, Linux 6.12).
+        let packets = unmaps.count()?;
+        anyhow::ensure!(packets <= 1, "{packets} UNMAP_QUEUES packets");
         job.expect_running("after the refusal")?;
         job.goes_on()
     })

@@ -8,6 +8,7 @@ use anyhow::Context;
 use gpreempt::kfd::uapi::gpreempt::{state, FORCE, RESERVE_CLEAR, RESERVE_QUERY, RESERVE_SET};
 use nix::errno::Errno;
 
+use super::compose::{evict, restored};
 use super::List;
 use crate::check::ensure_eq;
 use crate::controller::{Controller, Reservation, Reserved, Spec};
@@ -329,9 +330,9 @@ fn come_and_go() -> anyhow::Result<()> {
         jobs[0].load.command("destroy 1")?;
         jobs[0].load.command("destroy 2")?;
         ensure_eq!(mapped(&jobs)?, [2, 3], "with one compute queue left");
-        guest::evict(jobs[1].pid())?;
-        jobs[1].wait_running("queues after an eviction")?;
-        jobs[0].wait_running("queues after the other's eviction")?;
+        evict(&mut controller, &jobs[1])?;
+        restored(&mut controller, &jobs[1])?;
+        ensure_eq!(mapped(&jobs)?, [2, 3], "with the other restored");
         // A parked queue may be destroyed, and its process may be killed.
         jobs[0].load.command("create compute")?;
         jobs[0].load.command("create compute")?;

@@ -62,6 +62,9 @@ pub(crate) struct Load {
     /// Keep queues at the same addresses as every other process started so
     #[arg(long)]
     pub(crate) same_addresses: bool,
+    /// Do not let debuggers suspend the queues: leave out RUNTIME_ENABLE, which ROCm's runtime calls
+    #[arg(long)]
+    pub(crate) undebuggable: bool,
     /// Take this name (`comm`): bytes in hexadecimal, to see what becomes of hostile ones
     #[arg(long, value_name = "HEX", value_parser = parse_hex)]
     pub(crate) name_hex: Option<Name>,
@@ -162,6 +165,7 @@ impl Load {
             report_every: Duration::from_millis(self.report_ms),
             seed: self.seed,
             control: self.control,
+            debuggable: !self.undebuggable,
             memory: if self.gtt {
                 Memory::Driver
             } else {

@@ -105,6 +105,9 @@ fn spawn(load: &Load, index: u32) -> anyhow::Result<Child> {
     if load.gtt {
         command.arg("--gtt");
     }
+    if load.undebuggable {
+        command.arg("--undebuggable");
+    }
     if load.same_addresses {
         command.arg("--same-addresses");
     }
