@@ -32,6 +32,9 @@ pub trait Guard: Send {
     /// Tells that it runs again.
     fn forget(&mut self, pid: Pid);
 
+    /// Says that restarting begins, which may take as long as the driver waits for a GPU.
+    fn busy(&mut self) {}
+
     /// Says that this process lives.
     ///
     /// # Errors
@@ -192,6 +195,7 @@ impl Hold {
     }
 
     fn end(&mut self) -> Result<Outcome, ControlError> {
+        self.guard.busy();
         let outcome = self.backend.resume_all();
         // A guard that still watches what could not be restarted tries it by its own means.
         if outcome.as_ref().is_ok_and(Outcome::complete) {

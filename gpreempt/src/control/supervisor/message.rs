@@ -43,6 +43,8 @@ pub(super) enum Message {
     Forget { pid: Pid, sequence: u32 },
     /// Controller: lives.
     Beat { sequence: u32 },
+    /// Controller: lives, and goes into calls of the driver that may take long.
+    Busy { sequence: u32 },
     /// Supervisor: has taken note of everything up to this number.
     Seen { sequence: u32 },
 }
@@ -94,6 +96,11 @@ impl Message {
                 sequence,
                 ..packet
             },
+            Self::Busy { sequence } => Packet {
+                kind: 6,
+                sequence,
+                ..packet
+            },
             Self::Seen { sequence } => Packet {
                 kind: 5,
                 sequence,
@@ -123,6 +130,7 @@ impl Message {
             },
             4 => Self::Beat { sequence },
             5 => Self::Seen { sequence },
+            6 => Self::Busy { sequence },
             _ => return None,
         };
         (packet.mark == MARK).then_some(message)
@@ -150,6 +158,7 @@ mod tests {
                     sequence: 8,
                 },
                 Message::Beat { sequence: u32::MAX },
+                Message::Busy { sequence: 5 },
                 Message::Seen { sequence: 0 },
             ];
             for message in messages {

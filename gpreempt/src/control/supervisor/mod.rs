@@ -15,9 +15,10 @@
 //!
 //! # Protocol
 //! A SOCK_SEQPACKET pair; packets of 24 bytes (`message.rs`). The supervisor says Ready once. The controller says Watch
-//! before it stops a process, Beat once that is done, Forget after it restarted it, and Beat again and again: with anything
-//! watched, some packet must come within the timeout; only from Watch to Beat, when the controller waits for the driver, that is 15
-//! seconds longer. Each of these has a number and is answered by Seen with that number, from which the controller knows that the supervisor lives.
+//! before it stops a process, Beat once that is done and again and again, Busy before it restarts, Forget after that. With anything
+//! watched, some packet must come within the timeout; only from Watch or Busy to the next Beat, when the controller waits for the
+//! driver, that is 15 seconds longer. Each of these has a number and is answered by Seen with that number, from which the
+//! controller knows that the supervisor lives.
 //! End of file means that the controller is gone; so does its pidfd becoming readable, whoever has copies of the socket.
 
 mod healer;
@@ -136,6 +137,14 @@ impl Supervisor {
         let _ = self.tell(Message::Forget { pid, sequence });
     }
 
+    /// Says that this process goes into calls of the driver that may take long, as restarting queues does: until the next beat it
+    /// is patient.
+    pub fn busy(&mut self) {
+        let sequence = self.next();
+        // As in `forget`.
+        let _ = self.tell(Message::Busy { sequence });
+    }
+
     /// Says that this process lives.
     ///
     /// # Errors
@@ -248,6 +257,10 @@ impl Guard for Supervisor {
 
     fn forget(&mut self, pid: Pid) {
         Self::forget(self, pid);
+    }
+
+    fn busy(&mut self) {
+        Self::busy(self);
     }
 
     fn beat(&mut self) -> Result<(), ControlError> {

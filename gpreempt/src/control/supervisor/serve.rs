@@ -95,7 +95,7 @@ pub fn serve(
 pub struct Patience {
     /// Between two beats.
     pub beat: Duration,
-    /// Longer than that from Watch to the next beat: it is in calls of the driver then, and hears nothing.
+    /// Longer than that from Watch or Busy to the next beat: it is in calls of the driver then, and hears nothing.
     pub stopping: Duration,
 }
 
@@ -148,7 +148,7 @@ fn watch(
                 Next::Message(message) => {
                     heard = Instant::now();
                     match message {
-                        Message::Watch { .. } => stopping = true,
+                        Message::Watch { .. } | Message::Busy { .. } => stopping = true,
                         Message::Beat { .. } => stopping = false,
                         _ => {}
                     }
@@ -188,7 +188,7 @@ fn note(message: Message, watched: &mut BTreeMap<Pid, Watched>, socket: &OwnedFd
             watched.remove(&pid);
             sequence
         }
-        Message::Beat { sequence } => sequence,
+        Message::Beat { sequence } | Message::Busy { sequence } => sequence,
         // These are ours.
         Message::Ready | Message::Seen { .. } => return,
     };

@@ -25,6 +25,9 @@ use crate::vm::config::Driver;
 /// The build directory: one of its own, since every patch is built and with more warnings than usual.
 const BUILD_DIR: &str = "patch-check-build";
 
+/// In the build directory while it holds objects whose warnings were not looked at, or were bad.
+const UNJUDGED: &str = ".unjudged";
+
 /// Where it is noted which states of the driver built without a warning.
 const PASSED_DIR: &str = "patch-check";
 
@@ -221,6 +224,8 @@ impl<'a> Check<'a> {
             // The one that had the lock has built it.
             return Ok(());
         }
+        let build_dir = self.kernel.dir().join(BUILD_DIR);
+        let unjudged = begin(&build_dir)?;
         let made = self.bench.make(BUILD_DIR, overlay, Warnings::New)?;
         let bad: Vec<&str> = made
             .warnings
@@ -230,6 +235,7 @@ impl<'a> Check<'a> {
             .map(|warning| warning.line.as_str())
             .collect();
         anyhow::ensure!(bad.is_empty(), "warnings:\n{}", bad.join("\n"));
+        fs::remove_file(&unjudged).with_context(|| format!("remove {}", unjudged.display()))?;
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         fs::write(&passed, "").with_context(|| format!("write {}", passed.display()))
     }
@@ -247,6 +253,19 @@ impl<'a> Check<'a> {
         anyhow::ensure!(same > 0, "there was nothing to compare");
         Ok(())
     }
+}
+
+/// Begins a build in a directory in which every object was compiled without a warning: make compiles a file only once, and
+/// is silent about it after that. The file that is returned says that there are objects nobody has judged; whoever finds
+/// it there starts anew.
+fn begin(build_dir: &Path) -> Result<PathBuf> {
+    let unjudged = build_dir.join(UNJUDGED);
+    if unjudged.exists() {
+        fs::remove_dir_all(build_dir).with_context(|| format!("remove {}", build_dir.display()))?;
+    }
+    fs::create_dir_all(build_dir).with_context(|| format!("create {}", build_dir.display()))?;
+    fs::write(&unjudged, "").with_context(|| format!("write {}", unjudged.display()))?;
+    Ok(unjudged)
 }
 
 /// How many of the driver's files are the same in the build directory, and which differ without a patch.
@@ -345,6 +364,22 @@ mod tests {
         assert!(error.ends_with("differ from line 2 on"), "{error}");
         assert!(same_headers(dir.path(), &overlay(&[("d/k.h", "a\nb")])).is_err());
         assert!(same_headers(dir.path(), &overlay(&[("d/other.h", "a\nb\n")])).is_err());
+    }
+
+    #[test]
+    fn objects_that_nobody_has_judged_are_not_built_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let build = dir.path().join("build");
+        let unjudged = begin(&build).unwrap();
+        fs::write(build.join("a.o"), "").unwrap();
+        // Judged and good: kept.
+        fs::remove_file(&unjudged).unwrap();
+        begin(&build).unwrap();
+        assert!(build.join("a.o").exists());
+        // Interrupted, or bad.
+        begin(&build).unwrap();
+        assert!(!build.join("a.o").exists());
+        assert!(unjudged.exists());
     }
 
     #[test]

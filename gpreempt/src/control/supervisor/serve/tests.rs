@@ -147,9 +147,13 @@ fn a_silent_controller_is_killed() {
 }
 
 #[test]
-fn a_controller_may_be_silent_longer_while_it_stops_something() {
+fn a_controller_may_be_silent_longer_while_it_calls_the_driver() {
     let mut stage = Stage::new(Fake::default());
     stage.watch(7);
+    thread::sleep(TIMEOUT * 2);
+    assert!(stage.lives());
+    stage.beat();
+    stage.say(&Message::Busy { sequence: 9 }.encode());
     thread::sleep(TIMEOUT * 2);
     assert!(stage.lives());
     let (told, healed, lives) = stage.end();
