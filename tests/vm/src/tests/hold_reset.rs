@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Holds and a GPU that does not answer, or was reset. The guest sets `queue_preemption_timeout_ms=500`.
+//! Holds and a GPU that does not answer, or was reset. The guest sets `queue_preemption_timeout_ms=2000`.
 
 use gpreempt::kfd::uapi::gpreempt::state;
 use nix::errno::Errno;
@@ -32,7 +32,8 @@ pub(super) const TESTS: List = &[
     (&["patched-reset"], "the_gpu_can_be_held_again", afterwards),
 ];
 
-const TIMEOUT_NS: u64 = 500_000_000;
+/// The driver counts jiffies, which a busy host delivers late and then several at once: less than the 2 s may pass.
+const AT_LEAST_NS: u64 = 1_000_000_000;
 
 fn call(controller: &mut Controller, release: bool, entries: &[Spec]) -> anyhow::Result<Reply> {
     controller.call(Call {
@@ -100,7 +101,7 @@ fn hang() -> anyhow::Result<()> {
         ensure_eq!(reply.entries[0].errno(), Errno::ETIME, "status");
         ensure_eq!(reply.num_failed, 1, "failed");
         anyhow::ensure!(
-            reply.hw_ns >= TIMEOUT_NS && reply.total_ns >= reply.hw_ns,
+            reply.hw_ns >= AT_LEAST_NS && reply.total_ns >= reply.hw_ns,
             "hw_ns {}, total_ns {}",
             reply.hw_ns,
             reply.total_ns
