@@ -300,7 +300,7 @@ fn group_killed(kind: BackendKind) -> anyhow::Result<()> {
 }
 
 /// A GPU that does not answer loses all its processes. That is said loudly, nothing more is stopped, and new jobs can be
-/// held after the reset. The guest sets `queue_preemption_timeout_ms=500`.
+/// held after the reset. The guest sets `queue_preemption_timeout_ms=2000`.
 fn hang(kind: BackendKind) -> anyhow::Result<()> {
     scene::clean(|| {
         let mut jobs = [Job::offline(2)?, Job::offline(1)?];
