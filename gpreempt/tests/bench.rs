@@ -173,6 +173,7 @@ impl Rig for Fake {
                     queues: target.queues.len() as u32,
                     changed,
                     refusal: refusal.clone(),
+                    kept_off: None,
                 }
             })
             .collect();

@@ -209,6 +209,14 @@ fn refusals(text: &mut String, targets: &[TargetReport], color: bool) {
         if target.status == TargetStatus::Gone {
             let _ = write!(text, "\n  {} ended", who(target));
         }
+        if target.status == TargetStatus::KeptOff {
+            let _ = write!(
+                text,
+                "\n  {} still does not run: {}",
+                who(target),
+                target.message.as_deref().unwrap_or_default()
+            );
+        }
         if target.status != TargetStatus::Refused {
             continue;
         }
@@ -277,6 +285,7 @@ mod tests {
             queues,
             changed: queues,
             refusal: None,
+            kept_off: None,
         }
     }
 
@@ -316,6 +325,19 @@ mod tests {
             observed,
             targets: report::targets(&outcome, &chosen, |_| TargetStatus::Held),
         })
+    }
+
+    #[test]
+    fn what_somebody_else_keeps_off_is_told() {
+        let kept = TargetOutcome {
+            kept_off: Some("its memory is evicted"),
+            ..done(141, 3)
+        };
+        let text = lines(&record(vec![kept], Observed::Driver), false);
+        assert!(
+            text.ends_with("\n  kfd-load[141] still does not run: its memory is evicted"),
+            "{text}"
+        );
     }
 
     #[test]

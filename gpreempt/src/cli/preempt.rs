@@ -19,7 +19,7 @@ use crate::control::wait::{self, Ended, Signals};
 use crate::control::{
     Backend, BackendKind, ControlError, HoldOptions, Outcome, Refusal, Target, TargetOutcome,
 };
-use crate::event::Pid;
+use crate::event::{GpuId, Pid, QueueId};
 use crate::kfd::Root;
 
 /// Longest wait for queues to be seen to stop, or to run again.
@@ -387,8 +387,9 @@ impl Act {
             .cloned()
             .collect();
         let mut observation = None;
-        if !lost_gpu && !alive.is_empty() {
-            let seen = seen.confirm(Action::Running, &alive, SEEN_WITHIN);
+        let expected = without_kept_off(&alive, &outcome);
+        if !lost_gpu && !expected.is_empty() {
+            let seen = seen.confirm(Action::Running, &expected, SEEN_WITHIN);
             if !seen.confirmed {
                 for target in &mut outcome.targets {
                     let missing = seen.missing.iter().any(|(pid, _)| *pid == target.pid);
@@ -437,6 +438,33 @@ impl Act {
     }
 }
 
+/// Without what something else keeps off: that is not to be seen to run.
+fn without_kept_off(targets: &[Target], outcome: &Outcome) -> Vec<Target> {
+    let is_kept_off = |pid: Pid, queue: Option<(GpuId, QueueId)>| {
+        outcome
+            .targets
+            .iter()
+            .any(|target| target.pid == pid && target.queue == queue && target.kept_off.is_some())
+    };
+    let mut left = Vec::new();
+    for target in targets {
+        let mut target = target.clone();
+        if target.whole && is_kept_off(target.pid, None) {
+            continue;
+        }
+        if !target.whole {
+            target
+                .queues
+                .retain(|queue| !is_kept_off(target.pid, Some((queue.gpu_id, queue.queue_id))));
+            if target.queues.is_empty() {
+                continue;
+            }
+        }
+        left.push(target);
+    }
+    left
+}
+
 fn lost(error: &ControlError) -> String {
     format!("the hold is lost: {error}")
 }
@@ -466,6 +494,8 @@ fn unseen_refusal(seen: &Observation, what: &str) -> Refusal {
             "the driver answered success, but its queues were not seen to {what} ({})",
             seen.how.name()
         ),
-        fix: "look with `gpreempt watch`; --observe driver takes the driver's word".to_owned(),
+        fix: "something else may keep them off (eviction, 0 %, a debugger): look with `gpreempt watch`; --observe driver takes the \
+              driver's word"
+            .to_owned(),
     }
 }

@@ -112,6 +112,7 @@ fn healed(stray: &Stray, started: Instant) -> Outcome {
                 what: stray.what.clone(),
                 fix: "run as root, and end whatever traces or holds it".to_owned(),
             }),
+            kept_off: None,
         }],
         total_ns: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX),
         ..Outcome::default()

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use nix::unistd::{eaccess, AccessFlags};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -117,6 +118,19 @@ pub trait Backend: Send {
     /// # Errors
     /// When the hold cannot be extended, or is gone.
     fn renew(&mut self) -> Result<(), ControlError>;
+}
+
+/// Says why `/dev/kfd` cannot be opened, without opening it: the end of a process that had it open updates the runlist of
+/// every GPU (`process_termination_cpsch`, Linux 6.12).
+///
+/// # Errors
+/// As [`open_kfd`], as far as that can be known.
+pub fn check_kfd(root: &Root) -> Result<(), ControlError> {
+    let wanted = AccessFlags::R_OK | AccessFlags::W_OK;
+    match eaccess(&root.path(uapi::DEVICE), wanted) {
+        Ok(()) => Ok(()),
+        Err(_) => open_kfd(root).map(drop),
+    }
 }
 
 /// Opens `/dev/kfd`, and says what to do if that cannot be done.

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use nix::errno::Errno;
 
 use super::criu::Criu;
-use super::debug_trap::{DebugTrap, ENABLE};
+use super::debug_trap::{self, DebugTrap, ENABLE};
 use super::dry_run::DryRun;
-use super::{patched, Backend, BackendKind, ControlError, Outcome, Refusal};
+use super::{check_kfd, patched, Backend, BackendKind, ControlError, Outcome, Refusal};
 use crate::kfd::Root;
 
 /// In order of preference.
@@ -72,16 +72,25 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// One that does nothing, in place of the one that [`Chooser::choose`] would choose.
+    /// One that does nothing, in place of the one that [`Chooser::choose`] would choose, as far as that can be known without
+    /// opening the device.
     ///
     /// # Errors
     /// As [`Chooser::choose`].
     pub fn dry_run(mut self) -> Result<Choice, ControlError> {
-        let Choice { backend, reason } = self.choose()?;
-        let kind = backend.kind();
-        drop(backend);
+        let root = self.root;
+        let (kind, reason) = match self.wanted {
+            Some(kind) => {
+                check(root, kind)?;
+                (kind, "asked for".to_owned())
+            }
+            None => {
+                let ((), kind) = first(&mut self.rejected, &mut |kind| check(root, kind))?;
+                (kind, reason(kind, &self.rejected))
+            }
+        };
         Ok(Choice {
-            backend: Box::new(DryRun::new(self.root, kind)?),
+            backend: Box::new(DryRun::new(root, kind)),
             reason: format!("dry run; it would be {kind}: {reason}"),
         })
     }
@@ -181,6 +190,20 @@ fn none(refused: &[(BackendKind, ControlError)]) -> ControlError {
     }
 }
 
+/// Why a backend is not usable, as far as that can be known without opening the device.
+fn check(root: &Root, kind: BackendKind) -> Result<(), ControlError> {
+    match kind {
+        BackendKind::Patched => {
+            patched::advertised(root)?;
+            check_kfd(root)
+        }
+        BackendKind::DebugTrap => debug_trap::check(root),
+        // It opens nothing before it has a target.
+        BackendKind::Criu => Criu::new().map(drop),
+        BackendKind::DryRun => Ok(()),
+    }
+}
+
 /// Makes a backend usable.
 ///
 /// # Errors
@@ -190,7 +213,7 @@ pub fn open(root: &Root, kind: BackendKind) -> Result<Box<dyn Backend>, ControlE
         BackendKind::Patched => Ok(Box::new(patched::Patched::new(root)?)),
         BackendKind::DebugTrap => Ok(Box::new(DebugTrap::new()?)),
         BackendKind::Criu => Ok(Box::new(Criu::new()?)),
-        BackendKind::DryRun => Ok(Box::new(DryRun::new(root, BackendKind::DebugTrap)?)),
+        BackendKind::DryRun => Ok(Box::new(DryRun::new(root, BackendKind::DebugTrap))),
     }
 }
 

@@ -141,6 +141,7 @@ fn outcome(pid: Pid, done: Done) -> TargetOutcome {
         queues,
         changed,
         refusal,
+        kept_off: None,
     }
 }
 
@@ -165,8 +166,8 @@ impl Backend for Criu {
         let before: Vec<Pid> = self.attached.keys().copied().collect();
         let mut refused = BTreeMap::new();
         for target in targets {
-            if !target.whole || options.gpu.is_some() || options.no_sdma {
-                refused.insert(target.pid, only_whole(target.pid));
+            if let Some(refusal) = partial(target, options) {
+                refused.insert(target.pid, refusal);
             }
         }
         self.attach(targets, &mut refused);
@@ -400,6 +401,12 @@ fn descriptors(root: &Root, pid: Pid) -> Vec<RawFd> {
         .collect();
     found.sort_unstable();
     found
+}
+
+/// The refusal of a target of which only a part is meant.
+pub(super) fn partial(target: &Target, options: &HoldOptions) -> Option<Refusal> {
+    let whole = target.whole && options.gpu.is_none() && !options.no_sdma;
+    (!whole).then(|| only_whole(target.pid))
 }
 
 fn only_whole(pid: Pid) -> Refusal {

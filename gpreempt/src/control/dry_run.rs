@@ -1,58 +1,71 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Tells what would be done and changes nothing. A patched driver is asked to check every target (`KFD_GPREEMPT_DRY_RUN`); for
-//! the other means, what can be known without stopping anything is looked up in procfs.
+//! Tells what would be done and changes nothing: what can be known without opening the device is looked up in sysfs and procfs.
+//! That somebody else holds a process on a patched driver cannot be known so.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::patched::Patched;
+use super::errno::{self, Call};
 use super::{
-    why, Backend, BackendKind, ControlError, HoldOptions, Outcome, Refusal, Target, TargetOutcome,
+    criu, why, Backend, BackendKind, ControlError, HoldOptions, Outcome, Refusal, Target,
+    TargetOutcome,
 };
+use crate::kfd::uapi::gpreempt::Entry;
 use crate::kfd::{process, Root};
+use crate::source::permission::Capabilities;
 
 /// The backend.
 pub struct DryRun {
     root: Root,
     would: BackendKind,
-    patched: Option<Patched>,
 }
 
 impl DryRun {
     /// As the given means would do it.
-    ///
-    /// # Errors
-    /// The patched driver cannot be opened.
-    pub fn new(root: &Root, would: BackendKind) -> Result<Self, ControlError> {
-        let patched = match would {
-            BackendKind::Patched => Some(Patched::new(root)?.dry_run()),
-            _ => None,
-        };
-        Ok(Self {
+    #[must_use]
+    pub fn new(root: &Root, would: BackendKind) -> Self {
+        Self {
             root: root.clone(),
             would,
-            patched,
-        })
+        }
     }
 
-    /// Why a target would be refused, as far as procfs tells.
-    fn refusal(&self, target: &Target) -> Option<Refusal> {
+    /// Why a target would be refused.
+    fn refusal(&self, target: &Target, options: &HoldOptions) -> Option<Refusal> {
         let (root, pid) = (&self.root, target.pid);
+        let patched = self.would == BackendKind::Patched;
         if !process::is_alive(root, pid, target.start_ticks) {
-            return Some(why::ended(why::SEIZE, pid));
+            return Some(match patched {
+                true => errno::refusal(Call::BatchUnmap, Errno::ESRCH, &Entry::default()),
+                false => why::ended(why::SEIZE, pid),
+            });
+        }
+        let may = Capabilities::of_this_process();
+        if patched {
+            let foreign = self.is_foreign(target) && !may.can_hold_all();
+            return foreign
+                .then(|| errno::refusal(Call::BatchUnmap, Errno::EPERM, &Entry::default()));
+        }
+        if self.would == BackendKind::Criu {
+            if let Some(refusal) = criu::partial(target, options) {
+                return Some(refusal);
+            }
         }
         // Both stock ways need the caller to be the target's tracer (kfd_ioctl, Linux 6.12).
         if let Some(tracer) = process::tracer(root, pid) {
             return Some(why::traced(root, pid, tracer));
         }
-        let owner = std::fs::metadata(root.path(&format!("/proc/{pid}")))
-            .ok()?
-            .uid();
-        let me = nix::unistd::geteuid();
-        let foreign = !me.is_root() && owner != me.as_raw();
+        let foreign = self.is_foreign(target) && !may.can_trace_all();
         foreign.then(|| why::not_traceable(root, pid, Errno::EPERM))
+    }
+
+    /// Whether it is another user's.
+    fn is_foreign(&self, target: &Target) -> bool {
+        let process = self.root.path(&format!("/proc/{}", target.pid));
+        let owner = std::fs::metadata(process).map(|meta| meta.uid());
+        owner.is_ok_and(|owner| owner != nix::unistd::geteuid().as_raw())
     }
 }
 
@@ -66,19 +79,17 @@ impl Backend for DryRun {
         targets: &[Target],
         options: &HoldOptions,
     ) -> Result<Outcome, ControlError> {
-        if let Some(patched) = &mut self.patched {
-            return patched.preempt(targets, options);
-        }
         let started = Instant::now();
         let mut outcomes = Vec::new();
         for target in targets {
-            let refusal = self.refusal(target);
+            let refusal = self.refusal(target, options);
             let outcome = |queue, queues| TargetOutcome {
                 pid: target.pid,
                 queue,
                 queues: if refusal.is_none() { queues } else { 0 },
                 changed: if refusal.is_none() { queues } else { 0 },
                 refusal: refusal.clone(),
+                kept_off: None,
             };
             // CRIU's pause knows whole processes only.
             if target.whole || self.would == BackendKind::Criu {

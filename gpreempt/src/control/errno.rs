@@ -85,6 +85,21 @@ pub(super) fn refusal(call: Call, errno: Errno, entry: &Entry) -> Refusal {
     }
 }
 
+/// What else keeps queues off the GPU that were released; `None` if some of them run.
+pub(super) fn kept_off(found: u32) -> Option<&'static str> {
+    let causes = [
+        (state::HELD_OTHER, "somebody else holds it"),
+        (state::EVICTED, "its memory is evicted"),
+        (state::SUSPENDED, "a debugger has suspended it"),
+        (state::CAPPED, "a reservation keeps its slots for others"),
+    ];
+    if found & state::ACTIVE != 0 {
+        return None;
+    }
+    let cause = causes.iter().find(|(bit, _)| found & bit != 0);
+    Some(cause.map_or("its owner has set it to 0 %", |(_, cause)| cause))
+}
+
 pub(super) fn still_active() -> Refusal {
     Refusal {
         call: Call::BatchUnmap.name(),

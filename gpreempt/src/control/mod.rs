@@ -26,6 +26,6 @@ mod tracer;
 pub mod wait;
 mod why;
 
-pub use backend::{open_kfd, Backend, BackendKind, ControlError, HoldOptions};
+pub use backend::{check_kfd, open_kfd, Backend, BackendKind, ControlError, HoldOptions};
 pub use outcome::{Lack, Outcome, Refusal, TargetOutcome};
 pub use target::{Target, TargetQueue};

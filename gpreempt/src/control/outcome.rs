@@ -32,6 +32,8 @@ pub struct TargetOutcome {
     pub changed: u32,
     /// Why it could not be done.
     pub refusal: Option<Refusal>,
+    /// Restarted as far as this is ours: what else keeps its queues off the GPU, if the driver told.
+    pub kept_off: Option<&'static str>,
 }
 
 /// Why one target was refused. The others are not concerned.
@@ -124,6 +126,7 @@ mod tests {
                 what: String::new(),
                 fix: String::new(),
             }),
+            kept_off: None,
         }
     }
 

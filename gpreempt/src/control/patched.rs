@@ -107,7 +107,6 @@ pub struct Patched {
     /// What is held, as it was asked for.
     held: Vec<Asked>,
     lease_ms: u32,
-    dry_run: bool,
 }
 
 /// One entry of a batch and what it stands for.
@@ -151,6 +150,7 @@ impl Asked {
             queues: if done { self.entry.n_matched } else { 0 },
             changed: if done { self.entry.n_changed } else { 0 },
             refusal,
+            kept_off: None,
         }
     }
 }
@@ -178,29 +178,15 @@ impl Patched {
             calls,
             held: Vec::new(),
             lease_ms: 0,
-            dry_run: false,
-        }
-    }
-
-    /// The same, which asks the driver to check every target and to change nothing.
-    #[must_use]
-    pub fn dry_run(mut self) -> Self {
-        self.dry_run = true;
-        self
-    }
-
-    fn args(&self, lease_ms: u32, force: bool) -> BatchArgs {
-        let dry = if self.dry_run { abi::DRY_RUN } else { 0 };
-        BatchArgs {
-            flags: dry | if force { abi::FORCE } else { 0 },
-            lease_ms,
-            ..BatchArgs::default()
         }
     }
 
     /// Holds, in as few calls as there can be.
     fn hold(&mut self, asked: &mut [Asked], lease_ms: u32) -> Result<Times, ControlError> {
-        let args = self.args(lease_ms, false);
+        let args = BatchArgs {
+            lease_ms,
+            ..BatchArgs::default()
+        };
         let mut times = Times::default();
         let mut done = 0;
         let mut failed = None;
@@ -229,7 +215,10 @@ impl Patched {
     }
 
     fn release(&mut self, asked: &mut [Asked], force: bool) -> Result<Times, ControlError> {
-        let args = self.args(0, force);
+        let args = BatchArgs {
+            flags: if force { abi::FORCE } else { 0 },
+            ..BatchArgs::default()
+        };
         let mut times = Times::default();
         let mut failed = None;
         for chunk in asked.chunks_mut(abi::MAX_ENTRIES) {
@@ -348,6 +337,8 @@ fn released(asked: &[Asked]) -> Vec<TargetOutcome> {
             let mut outcome = asked.outcome(Call::FastRemap);
             if asked.is_gone() {
                 outcome.refusal = None;
+            } else if outcome.queues > 0 {
+                outcome.kept_off = errno::kept_off(asked.entry.state);
             }
             outcome
         })
@@ -408,11 +399,7 @@ fn entries(
 
 impl Backend for Patched {
     fn kind(&self) -> BackendKind {
-        if self.dry_run {
-            BackendKind::DryRun
-        } else {
-            BackendKind::Patched
-        }
+        BackendKind::Patched
     }
 
     fn preempt(
@@ -431,8 +418,7 @@ impl Backend for Patched {
         for asked in asked {
             let mut outcome = asked.outcome(Call::BatchUnmap);
             // The state was read after the hardware answered. A queue of the entry that is still in the runlist was not stopped.
-            if !self.dry_run && outcome.refusal.is_none() && asked.entry.state & state::ACTIVE != 0
-            {
+            if outcome.refusal.is_none() && asked.entry.state & state::ACTIVE != 0 {
                 outcome = TargetOutcome {
                     queues: 0,
                     changed: 0,
@@ -440,10 +426,7 @@ impl Backend for Patched {
                     ..outcome
                 };
             }
-            if self.dry_run {
-                // Nothing was changed, so nothing is counted as changed, held or to be taken back.
-                outcome.changed = outcome.queues;
-            } else if outcome.refusal.is_some() {
+            if outcome.refusal.is_some() {
                 refused.push(asked);
             } else if !self.held.iter().any(|held| held.names_the_same(&asked)) {
                 self.held.push(asked);

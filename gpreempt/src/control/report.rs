@@ -188,6 +188,8 @@ pub enum TargetStatus {
     Held,
     /// It runs again.
     Released,
+    /// It was released, but something else keeps its queues off the GPU: `message` says what.
+    KeptOff,
     /// It ended.
     Gone,
     /// It could not be done; it is as it was before.
@@ -282,14 +284,16 @@ impl TargetReport {
             queue_id: target.queue.map(|(_, queue)| queue),
             queues: target.queues,
             changed: target.changed,
-            status: if refusal.is_some() {
-                TargetStatus::Refused
-            } else {
-                done
+            status: match (refusal, target.kept_off) {
+                (Some(_), _) => TargetStatus::Refused,
+                (None, Some(_)) => TargetStatus::KeptOff,
+                (None, None) => done,
             },
             call: refusal.map(|refusal| refusal.call),
             errno: refusal.and_then(|refusal| refusal.errno).map(errno::name),
-            message: refusal.map(|refusal| refusal.what.clone()),
+            message: refusal
+                .map(|refusal| refusal.what.clone())
+                .or_else(|| target.kept_off.map(str::to_owned)),
             fix: refusal.map(|refusal| refusal.fix.clone()),
         }
     }

@@ -188,6 +188,7 @@ fn outcome(entry: &Entry) -> TargetOutcome {
         queues: entry.n_matched,
         changed: entry.n_changed,
         refusal,
+        kept_off: None,
     }
 }
 

@@ -82,6 +82,10 @@ fn look(root: &Root, pid: Pid) -> Option<Stray> {
         Ok(false) => {}
         // It ended meanwhile, or has no GPU.
         Err(refusal) if matches!(refusal.errno, Some(Errno::ESRCH | Errno::ENODEV)) => {}
+        // It has closed the device, and has nothing that could be stopped.
+        Err(refusal)
+            if matches!(refusal.errno, Some(Errno::ENOENT | Errno::EBADF))
+                && !has_queues(root, pid) => {}
         Err(refusal) => failed.push(refusal.to_string()),
     }
     match (found.is_empty(), failed.is_empty()) {
@@ -89,6 +93,11 @@ fn look(root: &Root, pid: Pid) -> Option<Stray> {
         (false, true) => stray(true, found.join("; ")),
         (_, false) => stray(false, failed.join("; ")),
     }
+}
+
+/// Also where that cannot be found out.
+fn has_queues(root: &Root, pid: Pid) -> bool {
+    queues::read(root).map_or(true, |all| all.iter().any(|queue| queue.pid == pid))
 }
 
 fn name_of(root: &Root, pid: Pid) -> Comm {

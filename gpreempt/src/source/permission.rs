@@ -6,6 +6,7 @@ use std::{fs, path::Path};
 /// Capabilities of include/uapi/linux/capability.h that observing needs.
 /// And that stopping queues by the stock driver's means needs.
 const CAP_SYS_PTRACE: (u32, &str) = (19, "CAP_SYS_PTRACE");
+const CAP_SYS_NICE: (u32, &str) = (23, "CAP_SYS_NICE");
 const CAP_CHECKPOINT_RESTORE: (u32, &str) = (40, "CAP_CHECKPOINT_RESTORE");
 const CAP_SYS_ADMIN: (u32, &str) = (21, "CAP_SYS_ADMIN");
 const CAP_PERFMON: (u32, &str) = (38, "CAP_PERFMON");
@@ -60,6 +61,12 @@ impl Capabilities {
     #[must_use]
     pub fn can_trace_all(self) -> bool {
         self.has(CAP_SYS_PTRACE)
+    }
+
+    /// A patched driver lets queues of other users be held.
+    #[must_use]
+    pub fn can_hold_all(self) -> bool {
+        self.has(CAP_SYS_NICE)
     }
 
     /// `kfd_ioctl_criu` asks for one of two (`checkpoint_restore_ns_capable`, Linux 5.18 to 7.3).

@@ -35,8 +35,11 @@ impl Place {
 
 /// The queues that the driver gave to the scheduler of a node.
 pub(crate) fn runlist(gpu_id: u64) -> anyhow::Result<BTreeSet<Place>> {
-    let text = fs::read_to_string(RUNLISTS).with_context(|| format!("read {RUNLISTS}"))?;
-    let nodes = rls::parse(&text).with_context(|| format!("{RUNLISTS}: {text}"))?;
+    // A runlist that the driver is just writing is shown without packets (pm_create_runlist_ib, Linux 6.12).
+    let nodes = guest::eventually("a whole runlist", || {
+        let text = fs::read_to_string(RUNLISTS).with_context(|| format!("read {RUNLISTS}"))?;
+        Ok(rls::parse(&text).ok())
+    })?;
     let node = nodes
         .into_iter()
         .find(|node| node.gpu_id == GpuId(gpu_id as u32))

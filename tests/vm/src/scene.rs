@@ -10,6 +10,11 @@ use crate::guest;
 /// Runs a test, then checks that nothing of it is left: no process, no buffer, no mapped queue.
 pub(crate) fn clean(test: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     guest::wait_for_no_process().context("before the test")?;
+    // Of a test before this one that failed.
+    guest::eventually("files of ended processes to be closed", || {
+        let objects = guest::live_objects()?;
+        Ok(objects.contains(&("files".to_owned(), 0)).then_some(()))
+    })?;
     let before = guest::live_objects()?;
     test()?;
     guest::wait_for_no_process().context("after the test")?;

@@ -65,6 +65,7 @@ fn refused(call: &'static str, errno: Errno) -> Outcome {
                 what: "runtime not enabled".to_owned(),
                 fix: "another backend".to_owned(),
             }),
+            kept_off: None,
         }],
         ..Outcome::default()
     }

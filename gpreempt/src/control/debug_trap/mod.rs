@@ -28,9 +28,10 @@ use nix::errno::Errno;
 
 use super::outcome::{Outcome, Refusal, TargetOutcome};
 use super::tracer::{Answer, Tracer};
-use super::{host, open_kfd, why};
+use super::{check_kfd, host, open_kfd, why};
 use super::{Backend, BackendKind, ControlError, HoldOptions, Target};
 use crate::event::{GpuId, Pid, QueueId};
+use crate::kfd::topology::{self, GpuNode};
 use crate::kfd::uapi::debug::{Device, SINCE_VERSION};
 use crate::kfd::Root;
 use session::{Count, Scope, Session, Which};
@@ -84,6 +85,7 @@ fn outcome(
         queues: count.queues,
         changed: count.changed,
         refusal,
+        kept_off: None,
     }
 }
 
@@ -394,6 +396,22 @@ pub fn debug_disable(pid: Pid) -> Result<bool, ControlError> {
             errno.desc()
         ))),
     }
+}
+
+/// Why [`DebugTrap::new`] would fail, as far as that can be known without opening the device.
+pub(super) fn check(root: &Root) -> Result<(), ControlError> {
+    host::check_pids(root, BackendKind::DebugTrap)?;
+    check_kfd(root)?;
+    // The property came with the interface (`node_show`, Linux 6.5).
+    let gpus = topology::read(root);
+    let lacks = |gpu: &GpuNode| !gpu.properties.contains_key("debug_prop");
+    if !gpus.is_empty() && gpus.iter().all(lacks) {
+        return Err(ControlError::Unavailable {
+            what: "the driver has no debugger interface, which came with Linux 6.5".to_owned(),
+            fix: "use a newer kernel, --backend criu, or a driver with our patches".to_owned(),
+        });
+    }
+    check_scheduling(root.number("/sys/module/amdgpu/parameters/sched_policy"))
 }
 
 fn check_version(version: (u32, u32)) -> Result<(), ControlError> {

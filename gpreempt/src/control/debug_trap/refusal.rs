@@ -5,7 +5,7 @@ use nix::errno::Errno;
 
 use crate::control::Refusal;
 use crate::event::{GpuId, Pid, QueueId};
-use crate::kfd::uapi::debug::{RUNTIME_BUSY, RUNTIME_DISABLED};
+use crate::kfd::uapi::debug::{RUNTIME_BUSY, RUNTIME_DISABLED, RUNTIME_ERROR};
 
 pub(in crate::control) const ENABLE: &str = "AMDKFD_IOC_DBG_TRAP ENABLE";
 pub(super) const SUSPEND: &str = "AMDKFD_IOC_DBG_TRAP SUSPEND_QUEUES";
@@ -49,6 +49,10 @@ pub(super) fn enable(pid: Pid, errno: Errno) -> Refusal {
 
 /// The process's runtime is in a state in which nothing can be suspended.
 pub(super) fn runtime(pid: Pid, state: u32) -> Refusal {
+    if state == RUNTIME_ERROR {
+        // Attaching updates the runlist of every GPU of the process (`kfd_dbg_trap_activate`, Linux 6.12).
+        return hardware(ENABLE, pid);
+    }
     let (what, fix) = match state {
         RUNTIME_DISABLED => (
             format!("process {pid} has not enabled its runtime for debuggers, as ROCm's does when it starts (AMDKFD_IOC_RUNTIME_ENABLE)"),
@@ -97,7 +101,7 @@ pub(super) fn no_queue(pid: Pid, gpu: GpuId, id: QueueId) -> Refusal {
     )
 }
 
-/// Bit 30 of an id: `execute_queues_cpsch` failed, after `queue_preemption_timeout_ms` or because a reset is going on.
+/// The runtime's state after attaching, or bit 30 of an id: `execute_queues_cpsch` failed, after `queue_preemption_timeout_ms` or because a reset is going on.
 pub(super) fn hardware(call: &'static str, pid: Pid) -> Refusal {
     refusal(
         call,

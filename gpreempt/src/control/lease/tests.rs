@@ -81,6 +81,7 @@ fn done(pid: Pid, refusal: Option<Refusal>) -> TargetOutcome {
         queues: 1,
         changed: 1,
         refusal,
+        kept_off: None,
     }
 }
 

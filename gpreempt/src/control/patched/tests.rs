@@ -19,6 +19,8 @@ struct Fake {
     fail_call: Option<usize>,
     /// Queues of this pid stay in the runlist.
     stubborn: Option<i32>,
+    /// Queues of this pid are evicted.
+    evicted: Option<i32>,
     calls: Vec<(&'static str, BatchArgs, Vec<Entry>)>,
 }
 
@@ -61,7 +63,7 @@ impl Driver {
         args.lock_wait_ns = 10 * (number as u64 + 1);
         args.hw_ns = 100;
         for entry in entries {
-            let dry = args.flags & abi::DRY_RUN != 0;
+            let evicted = fake.evicted == Some(entry.pid);
             let refused = fake.status.get(&entry.pid).copied();
             if let Some(errno) = refused.filter(|_| hold) {
                 entry.status = -(errno as i32);
@@ -81,11 +83,13 @@ impl Driver {
                 matched += 1;
                 if *held != hold {
                     entry.n_changed += 1;
-                    if !dry {
-                        *held = hold;
-                    }
+                    *held = hold;
                 }
-                entry.state |= if *held { state::HELD } else { state::ACTIVE };
+                entry.state |= match (*held, evicted) {
+                    (true, _) => state::HELD,
+                    (false, true) => state::EVICTED,
+                    (false, false) => state::ACTIVE,
+                };
             }
             if stubborn && hold {
                 entry.state |= state::ACTIVE;
@@ -330,20 +334,15 @@ fn who_ended_meanwhile_is_released() {
 }
 
 #[test]
-fn a_dry_run_asks_and_changes_nothing() {
+fn what_else_keeps_released_queues_off_is_told() {
     let driver = Driver::with(&[(1, 0), (2, 0)]);
-    driver.0.lock().unwrap().status.insert(2, Errno::EPERM);
-    let mut backend = driver.backend().dry_run();
-    let outcome = backend.preempt(&[whole(1), whole(2)], &OPTIONS).unwrap();
-    assert_eq!(outcome.targets[0].changed, 1);
-    assert!(outcome.targets[1].refusal.is_some());
-    assert_eq!(last(&driver).1.flags, abi::DRY_RUN);
-    drop(backend);
-    assert_eq!(
-        driver.0.lock().unwrap().calls.len(),
-        1,
-        "nothing to release"
-    );
+    let mut backend = driver.backend();
+    backend.preempt(&[whole(1), whole(2)], &OPTIONS).unwrap();
+    driver.0.lock().unwrap().evicted = Some(2);
+    let outcome = backend.resume_all().unwrap();
+    assert!(outcome.complete());
+    assert_eq!(outcome.targets[0].kept_off, None);
+    assert_eq!(outcome.targets[1].kept_off, Some("its memory is evicted"));
     assert!(driver.held().is_empty());
 }
 

@@ -35,6 +35,8 @@ pub const RUNTIME_DISABLED: u32 = 0;
 pub const RUNTIME_ENABLED: u32 = 1;
 /// `runtime_state`: another debugger uses what the hardware has only once.
 pub const RUNTIME_BUSY: u32 = 2;
+/// `runtime_state`: the runlist of a GPU could not be updated.
+pub const RUNTIME_ERROR: u32 = 3;
 
 /// SUSPEND's grace period: let the scheduler use its own (`USE_DEFAULT_GRACE_PERIOD`, kfd_device_queue_manager.h). Any other
 /// value costs two packets more, before and after the unmap.

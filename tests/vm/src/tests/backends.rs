@@ -2,6 +2,8 @@
 //! Which backend is taken, and how holds compose: with eviction, with other backends, with other controllers; what `resume`
 //! restarts.
 
+use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -414,9 +416,22 @@ fn strays() -> anyhow::Result<()> {
     })
 }
 
+/// Nor is a process that only looked whether there is a device.
 fn no_strays() -> anyhow::Result<()> {
     scene::clean(|| {
         let mut job = Job::offline(2)?;
+        let mut other = Command::new("sh");
+        other.args(["-c", "exec 3<> /dev/kfd; exec 3>&-; read line"]);
+        let mut other = workload::stop::die_with_parent(&mut other)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("open /dev/kfd")?;
+        let other_pid = other.id();
+        guest::eventually("a process without open device", || {
+            let known = fs::exists(format!("/sys/class/kfd/kfd/proc/{other_pid}"))?;
+            let open = fs::exists(format!("/proc/{other_pid}/fd/3"))?;
+            Ok((known && !open).then_some(()))
+        })?;
         job.goes_on()?;
         let unmaps = Unmaps::from_here(0)?;
         for way in [&["--strays"][..], &["--all"]] {
@@ -427,9 +442,11 @@ fn no_strays() -> anyhow::Result<()> {
                 ensure_eq!(record.number("processes")?, 0, "processes");
             }
         }
+        other.kill().context("end the other process")?;
+        other.wait().context("end the other process")?;
         // The end of each program that had the device open updates the runlist (process_termination_cpsch, Linux 6.12).
         let packets = unmaps.count()?;
-        anyhow::ensure!(packets <= 2, "{packets} UNMAP_QUEUES packets");
+        anyhow::ensure!(packets <= 3, "{packets} UNMAP_QUEUES packets");
         job.goes_on()
     })
 }

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use gpreempt::control::BackendKind;
 use gpreempt::kfd::uapi::gpreempt::state;
+use nix::sys::signal::Signal;
 use workload::pace::Random;
 
 use super::List;
@@ -13,10 +15,12 @@ use crate::check::ensure_eq;
 use crate::controller::{Command, Controller, Spec};
 use crate::gpu::Job;
 use crate::guest;
+use crate::preemption::{self, Preemption};
 use crate::scene;
 
 pub(super) const TESTS: List = &[
     (&["patched"], "hold_and_update", update),
+    (&["patched"], "what_else_keeps_queues_off_is_told", kept_off),
     (&["patched"], "hold_and_eviction_by_ttm", ttm),
     (&["patched"], "hold_and_eviction_of_own_memory", userptr),
     (&["patched"], "hold_and_debugger", debugger),
@@ -52,6 +56,32 @@ fn update() -> anyhow::Result<()> {
         job.expect_mapped([1], "held at 100 %")?;
         controller.release(&one)?;
         job.expect_running("released at last")?;
+        job.goes_on()
+    })
+}
+
+/// The owner takes its queues off meanwhile: they are released, and not waited for.
+fn kept_off() -> anyhow::Result<()> {
+    scene::clean(|| {
+        let mut job = Job::offline(2)?;
+        let preemption = Preemption::hold(BackendKind::Patched, &[job.pid()])?;
+        for queue in [0, 1] {
+            job.load.command(&format!("update {queue} 0"))?;
+        }
+        preemption.signal(Signal::SIGTERM)?;
+        let ended = preemption.finish()?.expect(128 + Signal::SIGTERM as i32)?;
+        let target = preemption::target_of(ended.one("resumed")?, job.pid())?;
+        ensure_eq!(target.text("status")?, "kept_off", "status");
+        ensure_eq!(
+            target.text("message")?,
+            "its owner has set it to 0 %",
+            "message"
+        );
+        job.expect_held("released at 0 %")?;
+        for queue in [0, 1] {
+            job.load.command(&format!("update {queue} 100"))?;
+        }
+        job.expect_running("at 100 %")?;
         job.goes_on()
     })
 }

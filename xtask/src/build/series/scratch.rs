@@ -96,6 +96,12 @@ impl Scratch {
             .context("run patch")?;
         let words = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
+            anyhow::ensure!(
+                !words.contains("previously applied"),
+                "{} is applied to {} already",
+                patch.name,
+                self.source.display()
+            );
             let errors = String::from_utf8_lossy(&output.stderr);
             let rejects = self.rejects(patch);
             anyhow::bail!(
@@ -222,6 +228,18 @@ mod tests {
             error.contains("-elsewhere") && error.contains("+z"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_applied_already_is_told_in_a_line() {
+        let source = source();
+        let (_dir, series) = series(&[("1.patch", change("d/a.c", "was", "x"))]);
+        let scratch = Scratch::new(source.path(), &series).unwrap();
+        let error = scratch
+            .apply_all(&tools(), &series)
+            .unwrap_err()
+            .to_string();
+        assert!(error.ends_with("already"), "{error}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn try_on_host(project: &Project, args: &SeriesArgs, tally: &mut Tally) -> Resul
     let mut series = None;
     tally.run(&name("series_is_complete"), || {
         let read = Series::of_kernel(project, &kernel, args.series.as_deref())?;
+        let read = series.insert(read);
         let forgotten = read.forgotten()?;
         anyhow::ensure!(
             forgotten.is_empty(),
@@ -72,7 +73,6 @@ fn try_on_host(project: &Project, args: &SeriesArgs, tally: &mut Tally) -> Resul
             read.dir.display(),
             forgotten.join(", ")
         );
-        series = Some(read);
         Ok(())
     });
     let series = match series {
