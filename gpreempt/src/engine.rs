@@ -4,18 +4,26 @@
 //! Order of a stop: a last drain of the ring, which is the end of what is watched; the loss counters; detach; flush the
 //! sinks; the summary. Detaching first would delay the summary by the seconds that the kernel takes for dozens of probes.
 
+mod capture;
 mod host;
+mod job;
+mod recorded;
 mod session;
 mod signals;
 
+use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use tokio::time::{Instant, MissedTickBehavior};
 
-pub use host::{Host, LiveHost, ScriptHost, Source};
+pub use capture::{Capture, CaptureHost};
+pub use host::{Host, LiveHost, Read, ScriptHost, Source};
+use job::Job;
+pub use recorded::RecordedHost;
 use session::Session;
 use signals::Signals;
 
@@ -43,6 +51,8 @@ pub struct Options {
     pub count: Option<u64>,
     /// Wait for the driver if it is not there at the start.
     pub wait: bool,
+    /// Start this command when everything is attached, and stop when it ends.
+    pub command: Vec<OsString>,
     /// Whether the reader of the output is gone, where that can be told without writing.
     pub reader_gone: Option<fn() -> bool>,
 }
@@ -59,6 +69,14 @@ pub enum Error {
     /// A sink cannot be written to.
     #[error("cannot write {0}")]
     Sink(io::Error),
+    /// The command cannot be started: 127 it is not there, 126 it cannot be executed.
+    #[error("cannot run {name}: {error}")]
+    Command {
+        /// It.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -71,6 +89,28 @@ pub struct Outcome {
     pub end: Option<End>,
     /// Counts, if it ever started.
     pub summary: Option<Summary>,
+    /// How the command ended, if there was one.
+    pub command: Option<ExitStatus>,
+}
+
+impl Outcome {
+    /// Before it started.
+    fn ended(end: End) -> Self {
+        Self {
+            end: Some(end),
+            summary: None,
+            command: None,
+        }
+    }
+
+    /// The reader of the output went away.
+    fn unread(command: Option<ExitStatus>) -> Self {
+        Self {
+            end: None,
+            summary: None,
+            command,
+        }
+    }
 }
 
 /// Watches until something ends it. Sinks get `startup` first and `summary` last; `say` gets messages for people.
@@ -99,7 +139,7 @@ pub async fn watch<H: Host>(
         say(&format!("{}; waiting for it", absent.why));
         while driver == Driver::Absent {
             tokio::select! {
-                end = signals.next() => return Ok(Outcome { end: Some(end), summary: None }),
+                end = signals.next() => return Ok(Outcome::ended(end)),
                 () = tokio::time::sleep(LOOK_AROUND) => driver = host.driver(),
             }
         }
@@ -112,21 +152,27 @@ pub async fn watch<H: Host>(
         None => handle_signals()?,
     };
     let mut session = Session::new(host, options.filter.clone(), options.count, start_ns, sinks);
+    let mut job = Job::default();
     let end = match session.begin(&mut source, host) {
-        Ok(()) => {
-            run(
-                host,
-                source,
-                driver,
-                &options,
-                &mut session,
-                &mut signals,
-                say,
-            )
-            .await
-        }
+        Ok(()) => match job.start(&options.command) {
+            Ok(()) => {
+                run(
+                    host,
+                    source,
+                    driver,
+                    &options,
+                    &mut session,
+                    &mut signals,
+                    &mut job,
+                    say,
+                )
+                .await
+            }
+            Err(e) => Err(e),
+        },
         Err(e) => Err(Error::Sink(e)),
     };
+    let command = job.wait().await;
     match end {
         Ok(end) => {
             let summary = session.finish(end, host.now_ns()).map_err(Error::Sink);
@@ -134,21 +180,18 @@ pub async fn watch<H: Host>(
                 Ok(summary) => Ok(Outcome {
                     end: Some(end),
                     summary: Some(summary),
+                    command,
                 }),
-                Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Outcome {
-                    end: None,
-                    summary: None,
-                }),
+                Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    Ok(Outcome::unread(command))
+                }
                 Err(e) => Err(e),
             }
         }
         Err(Error::Sink(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
             // A file beside the pipe still gets its last line.
             let _ = session.finish(End::Reader, host.now_ns());
-            Ok(Outcome {
-                end: None,
-                summary: None,
-            })
+            Ok(Outcome::unread(command))
         }
         Err(e) => {
             let _ = session.finish(End::Error, host.now_ns());
@@ -157,6 +200,10 @@ pub async fn watch<H: Host>(
     }
 }
 
+#[allow(
+    clippy::too_many_arguments,
+    reason = "one caller, which has just made them all"
+)]
 async fn run<H: Host>(
     host: &H,
     source: H::Source,
@@ -164,6 +211,7 @@ async fn run<H: Host>(
     options: &Options,
     session: &mut Session<'_>,
     signals: &mut Signals,
+    job: &mut Job,
     say: &mut dyn FnMut(&str),
 ) -> Result<End, Error> {
     let mut link = Link {
@@ -183,7 +231,8 @@ async fn run<H: Host>(
         }
         tokio::select! {
             biased;
-            end = signals.next() => break end,
+            end = signals.next() => if !job.signal(end) { break end },
+            end = job.ended() => break end?,
             () = &mut deadline, if options.duration.is_some() => break End::Duration,
             _ = look.tick() => {
                 if options.reader_gone.is_some_and(|gone| gone()) {
@@ -192,14 +241,28 @@ async fn run<H: Host>(
                 session.tick().map_err(Error::Sink)?;
                 link.look_around(host, session, say)?;
             }
-            read = read(link.source.as_mut(), session) => read?,
+            read = read(link.source.as_mut(), session) => match read? {
+                Read::Records => {}
+                Read::Other => link.look_around(host, session, say)?,
+                Read::Ended => {
+                    if !host.ended() {
+                        link.look_around(host, session, say)?;
+                    }
+                    if host.ended() {
+                        break End::Recording;
+                    }
+                }
+            },
         }
     };
     link.detach(session).map_err(Error::Sink)?;
     Ok(end)
 }
 
-async fn read<S: Source>(source: Option<&mut S>, session: &mut Session<'_>) -> anyhow::Result<()> {
+async fn read<S: Source>(
+    source: Option<&mut S>,
+    session: &mut Session<'_>,
+) -> anyhow::Result<Read> {
     match source {
         Some(source) => source.read(&mut |bytes| session.take(bytes)).await,
         None => std::future::pending().await,

@@ -10,5 +10,6 @@ pub mod engine;
 pub mod event;
 pub mod kfd;
 pub mod model;
+pub mod recording;
 pub mod sink;
 pub mod source;

@@ -14,13 +14,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["event", "kfd", "source"]),
     // Of control, only the records that it reports: a test below.
     ("sink", &["control", "event", "kfd", "model", "source"]),
-    ("engine", &["event", "kfd", "model", "sink", "source"]),
+    ("recording", &["event", "source"]),
+    (
+        "engine",
+        &["event", "kfd", "model", "recording", "sink", "source"],
+    ),
     ("bench", &["control", "event", "kfd", "sink"]),
     ("doctor", &["kfd", "source"]),
     (
         "cli",
         &[
-            "bench", "control", "doctor", "engine", "event", "kfd", "sink", "source",
+            "bench",
+            "control",
+            "doctor",
+            "engine",
+            "event",
+            "kfd",
+            "recording",
+            "sink",
+            "source",
         ],
     ),
 ];

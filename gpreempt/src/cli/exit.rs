@@ -4,7 +4,9 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::control::command;
 use crate::engine;
+use crate::recording;
 use crate::sink::record::End;
 use crate::source::LiveError;
 
@@ -66,7 +68,7 @@ impl From<Exit> for ExitCode {
 impl From<End> for Exit {
     fn from(end: End) -> Self {
         match end {
-            End::Duration | End::Count | End::Reader => Self::Ok,
+            End::Duration | End::Count | End::Command | End::Recording | End::Reader => Self::Ok,
             End::Sigint => Self::Signal(2),
             End::Sigterm => Self::Signal(15),
             End::Sighup => Self::Signal(1),
@@ -120,12 +122,24 @@ impl From<LiveError> for Failure {
     }
 }
 
+impl From<recording::Error> for Failure {
+    fn from(error: recording::Error) -> Self {
+        Self::new(Exit::Failed, error)
+    }
+}
+
 impl From<engine::Error> for Failure {
     fn from(error: engine::Error) -> Self {
         match error {
             engine::Error::NoDriver(_) => Self::new(Exit::Unavailable, error),
             engine::Error::Live(live) => live.into(),
             engine::Error::Sink(_) => Self::new(Exit::Failed, error),
+            engine::Error::Command {
+                error: ref cause, ..
+            } => {
+                let code = command::start_failure_code(cause);
+                Self::new(Exit::Command(code), error)
+            }
             engine::Error::Other(error) => error.into(),
         }
     }

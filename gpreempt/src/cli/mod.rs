@@ -9,6 +9,9 @@ mod exit;
 mod gen;
 mod output;
 mod preempt;
+mod probes;
+mod record;
+mod replay;
 mod reserve;
 mod resume;
 mod supervise;
@@ -18,11 +21,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 pub use exit::{Exit, Failure};
 
+use crate::control::command;
+use crate::engine::{self, Host, Options, Outcome};
 use crate::kfd::Root;
+use crate::sink::Sink;
 
 /// See and preempt the compute queues of AMD GPUs.
 #[derive(Debug, Parser)]
@@ -54,6 +61,8 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Watch(watch::Watch),
+    Record(record::Record),
+    Replay(replay::Replay),
     Preempt(preempt::Preempt),
     Resume(resume::Resume),
     Reserve(reserve::Reserve),
@@ -86,6 +95,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
+        Verb::Record(verb) => verb.run(&cli.global),
+        Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),
         Verb::Resume(verb) => verb.run(&cli.global),
         Verb::Reserve(verb) => verb.run(&cli.global),
@@ -102,6 +113,27 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             failure.exit.into()
         }
+    }
+}
+
+/// Runs a watch to its end.
+fn run_watch<H: Host>(
+    host: &H,
+    options: Options,
+    sinks: &mut [Box<dyn Sink>],
+) -> Result<Outcome, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    Ok(runtime.block_on(engine::watch(host, options, sinks, &mut output::say))?)
+}
+
+/// The command's exit code, where there was one.
+fn exit_of(outcome: &Outcome) -> Exit {
+    match outcome.command {
+        Some(status) => Exit::Command(command::exit_code(status)),
+        None => outcome.end.map_or(Exit::Ok, Exit::from),
     }
 }
 

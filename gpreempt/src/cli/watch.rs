@@ -3,22 +3,22 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::output::{self, Format};
+use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
-use crate::engine::{self, Host, LiveHost, Options, ScriptHost};
+use crate::engine::{Host, LiveHost, Options, RecordedHost, ScriptHost};
 use crate::event::{Kind, Pid};
 use crate::sink::filter::{CommGlob, Filter, GpuArg};
 use crate::sink::json::Json;
 use crate::sink::summary::ForPeople;
 use crate::sink::table::Table;
 use crate::sink::{Named, Sink};
-use crate::source::{Attach, LiveOptions, ProbeSet};
 
 /// Show what happens to compute queues, as it happens
 ///
@@ -30,9 +30,8 @@ pub(super) struct Watch {
     /// How events are written: for people, or one object a line for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Stop that long after attaching: seconds, or 500ms, 5m, 1h30m
-    #[arg(long, value_parser = duration)]
-    duration: Option<Duration>,
+    #[command(flatten)]
+    span: Span,
     /// Stop after this many events
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     count: Option<u64>,
@@ -48,24 +47,11 @@ pub(super) struct Watch {
     /// Only events of these types
     #[arg(long, value_enum, value_delimiter = ',', hide_possible_values = true)]
     kind: Vec<Kind>,
-    /// Probes to attach; minimal is the life of processes and queues
-    #[arg(long, value_enum, default_value_t = ProbeSet::Full)]
-    probes: ProbeSet,
+    #[command(flatten)]
+    probes: Probes,
     /// Also write JSON lines to a file
     #[arg(long, value_name = "json=PATH")]
     export: Option<Export>,
-    /// Wait for the driver if it is not loaded
-    #[arg(long)]
-    wait: bool,
-    /// Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
-    #[arg(long, default_value = "1MiB", value_parser = ring_bytes, value_name = "BYTES")]
-    ring_bytes: u32,
-    /// How probes are attached: auto prefers fentry, which costs less but keeps the module from being unloaded
-    #[arg(long, value_enum, default_value_t = How::Auto, value_name = "HOW")]
-    attach: How,
-    /// Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
-    #[arg(long, value_name = "PROFILE", alias = "profile")]
-    offsets: Option<PathBuf>,
     /// Records from a file instead of the kernel
     #[arg(long, hide = true, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -80,22 +66,6 @@ Types: process_attached process_exited queue_existing queue_created queue_update
   queue_destroyed queue_rejected runlist_unmapped runlist_mapped process_evicted
   process_restored queues_suspended queues_resumed gpu_reset
   queues_held queues_released (by a patched driver)";
-
-/// How programs get to functions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum How {
-    Auto,
-    Kprobe,
-}
-
-impl From<How> for Attach {
-    fn from(how: How) -> Self {
-        match how {
-            How::Auto => Self::Auto,
-            How::Kprobe => Self::Kprobe,
-        }
-    }
-}
 
 /// `json=PATH`.
 #[derive(Clone, Debug)]
@@ -120,40 +90,23 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
 }
 
-const MOST_RING_BYTES: u32 = 256 << 20;
-const LEAST_RING_BYTES: u32 = 4 << 10;
-
-fn ring_bytes(text: &str) -> Result<u32, String> {
-    let (digits, unit) = match text.strip_suffix("MiB").or_else(|| text.strip_suffix('M')) {
-        Some(digits) => (digits, 1 << 20),
-        None => match text.strip_suffix("KiB").or_else(|| text.strip_suffix('K')) {
-            Some(digits) => (digits, 1 << 10),
-            None => (text, 1),
-        },
-    };
-    digits
-        .parse::<u32>()
-        .ok()
-        .and_then(|n| n.checked_mul(unit))
-        .filter(|n| n.is_power_of_two() && (LEAST_RING_BYTES..=MOST_RING_BYTES).contains(n))
-        .ok_or_else(|| "expected a power of two from 4KiB to 256MiB".to_owned())
-}
-
 impl Watch {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let root = global.root();
         match self.script.clone() {
             Some(script) => self.watch(&ScriptHost::new(root, script)?, global),
             None => {
-                let options = LiveOptions {
-                    probes: self.probes,
-                    ring_bytes: self.ring_bytes,
-                    profile: self.offsets.clone(),
-                };
-                let host = LiveHost::new(root, options, self.attach.into());
+                let probes = &self.probes;
+                let host = LiveHost::new(root, probes.live_options(), probes.attach());
                 self.watch(&host, global)
             }
         }
+    }
+
+    /// The same of a recording.
+    pub(super) fn replay(self, file: &Path, global: &Global) -> Result<Exit, Failure> {
+        let host = RecordedHost::open(file, self.span.duration)?;
+        self.watch(&host, global)
     }
 
     fn watch<H: Host>(self, host: &H, global: &Global) -> Result<Exit, Failure> {
@@ -182,27 +135,20 @@ impl Watch {
                 gpus: self.gpu,
                 kinds: self.kind,
             },
-            duration: self.duration,
             count: self.count,
-            wait: self.wait,
-            reader_gone: Some(output::reader_gone),
+            ..self.span.options()
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start")?;
-        let outcome =
-            runtime.block_on(engine::watch(host, options, &mut sinks, &mut output::say))?;
+        let outcome = super::run_watch(host, options, &mut sinks)?;
         if let (Format::Table, Some(summary)) = (self.format, &outcome.summary) {
             output::say(&ForPeople(summary).to_string());
         }
-        Ok(outcome.end.map_or(Exit::Ok, Exit::from))
+        Ok(super::exit_of(&outcome))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{duration, ring_bytes};
+    use super::duration;
     use std::time::Duration;
 
     #[test]
@@ -212,16 +158,6 @@ mod tests {
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
         for wrong in ["", "-1", "nan", "inf", "1e30", "5 parsecs"] {
             assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn ring_sizes() {
-        assert_eq!(ring_bytes("65536"), Ok(65536));
-        assert_eq!(ring_bytes("64KiB"), Ok(65536));
-        assert_eq!(ring_bytes("4M"), Ok(4 << 20));
-        for wrong in ["", "0", "3MiB", "2KiB", "512MiB", "-1", "99999999999"] {
-            assert!(ring_bytes(wrong).is_err(), "{wrong}");
         }
     }
 }

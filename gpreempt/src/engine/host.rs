@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the engine needs of a machine: is there a driver, attach to it, what time is it. The machine is the running one,
-//! or a script of records for tests.
+//! a recording of one (`recorded.rs`), or a script of records for tests; `capture.rs` makes the recording.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -8,10 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context as _};
-use gpreempt_common::record::Header;
 use nix::time::{clock_gettime, ClockId};
-use zerocopy::FromBytes as _;
 
+use crate::event::{split, time_of};
 use crate::kfd::{module, Root};
 use crate::source::permission::Capabilities;
 use crate::source::symbols::Symbols;
@@ -26,7 +25,10 @@ pub trait Source {
     /// Forgets records made while it was being attached: they lack what the probes attached last add.
     fn settle(&mut self);
     /// Waits until there are records, then hands over all of them. Cancel-safe.
-    fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<()>>;
+    ///
+    /// # Errors
+    /// When there can be no more.
+    fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<Read>>;
     /// Hands over what is there, without waiting.
     fn drain(&mut self, each: &mut dyn FnMut(&[u8]));
     /// Counts since the start.
@@ -36,6 +38,17 @@ pub trait Source {
     /// # Errors
     /// When it cannot: everything since the start may be wrong.
     fn verify(&self) -> Result<(), LiveError>;
+}
+
+/// What a read of a source came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Records came, and more may.
+    Records,
+    /// Something else came that the host tells: other counts, another time.
+    Other,
+    /// The source has ended.
+    Ended,
 }
 
 /// A machine.
@@ -51,8 +64,16 @@ pub trait Host {
     fn attach(&self) -> Result<Self::Source, LiveError>;
     /// CLOCK_BOOTTIME.
     fn now_ns(&self) -> u64;
+    /// The same without the machine at hand; 0 for one whose clock is a file's.
+    fn clock() -> u64 {
+        0
+    }
     /// Where its /sys and /proc are.
     fn root(&self) -> &Root;
+    /// Whether nothing more will ever happen on it.
+    fn ended(&self) -> bool {
+        false
+    }
 }
 
 /// The running machine, or for tests one of which only /sys and /proc exist, below another root.
@@ -84,8 +105,9 @@ impl Source for Live {
         self.drain(&mut |_| {});
     }
 
-    fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> impl Future<Output = anyhow::Result<()>> {
-        self.read(each)
+    async fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<Read> {
+        self.read(each).await?;
+        Ok(Read::Records)
     }
 
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
@@ -121,6 +143,10 @@ impl Host for LiveHost {
     }
 
     fn now_ns(&self) -> u64 {
+        Self::clock()
+    }
+
+    fn clock() -> u64 {
         match clock_gettime(ClockId::CLOCK_BOOTTIME) {
             Ok(now) => u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX),
             Err(_) => 0,
@@ -158,7 +184,7 @@ impl ScriptHost {
     /// When the file cannot be read.
     pub fn new(root: Root, script: PathBuf) -> anyhow::Result<Self> {
         let bytes = read_script(&script)?;
-        let first = Header::read_from_prefix(&bytes).map_or(0, |(header, _)| header.ts_ns);
+        let first = time_of(&bytes).unwrap_or(0);
         Ok(Self {
             root,
             script,
@@ -216,25 +242,21 @@ impl Source for Script {
 
     fn settle(&mut self) {}
 
-    async fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
+    async fn read(&mut self, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<Read> {
         if self.at >= self.bytes.len() {
             std::future::pending().await
         }
         self.drain(each);
-        Ok(())
+        Ok(Read::Records)
     }
 
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
-        while let Some(rest) = self.bytes.get(self.at..).filter(|rest| !rest.is_empty()) {
-            let len = match Header::read_from_prefix(rest) {
-                Ok((header, _)) => {
-                    self.now_ns.set(header.ts_ns);
-                    usize::from(header.len).clamp(1, rest.len())
-                }
-                Err(_) => rest.len(),
-            };
-            each(&rest[..len]);
-            self.at += len;
+        while let Some((record, _)) = self.bytes.get(self.at..).and_then(split) {
+            if let Some(ts_ns) = time_of(record) {
+                self.now_ns.set(ts_ns);
+            }
+            each(record);
+            self.at += record.len();
             self.written += 1;
         }
     }

@@ -142,6 +142,7 @@ impl<'a> Session<'a> {
             self.filtered += 1;
         } else if !self.is_full() {
             self.shown.count(happening.event.kind());
+            self.tell(happening, &context);
             self.emit(&Record::of(happening, &context));
         }
     }
@@ -259,6 +260,18 @@ impl<'a> Session<'a> {
         first.map_or(Ok(summary), Err)
     }
 
+    fn tell(&mut self, happening: &Happening, context: &Context) {
+        if self.failed.is_some() {
+            return;
+        }
+        for sink in self.sinks.iter_mut() {
+            if let Err(e) = sink.event(happening, context, &self.model) {
+                self.failed = Some(e);
+                return;
+            }
+        }
+    }
+
     fn emit(&mut self, record: &Record) {
         if self.failed.is_some() {
             return;
@@ -353,7 +366,7 @@ fn difference(a: Counters, b: Counters) -> Counters {
     }
 }
 
-fn unix_ns() -> u64 {
+pub(super) fn unix_ns() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

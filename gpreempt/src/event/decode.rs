@@ -62,6 +62,23 @@ impl fmt::Display for Undecoded {
 
 impl std::error::Error for Undecoded {}
 
+/// The first of several records that lie one after the other, and the rest. Bytes that are no record are one.
+#[must_use]
+pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let len = match Header::read_from_prefix(bytes) {
+        Ok((header, _)) => usize::from(header.len).clamp(1, bytes.len()),
+        Err(_) => bytes.len(),
+    };
+    (len > 0).then(|| bytes.split_at(len))
+}
+
+/// When a record was written, if it is long enough to tell.
+#[must_use]
+pub fn time_of(record: &[u8]) -> Option<u64> {
+    let (header, _) = Header::read_from_prefix(record).ok()?;
+    Some(header.ts_ns)
+}
+
 /// Decodes one record. Alignment does not matter.
 ///
 /// # Errors

@@ -17,6 +17,15 @@ macro_rules! vocabulary {
             /// Every value, in order of declaration.
             pub const ALL: &[Self] = &[$( Self::$variant ),+];
 
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Its place in [`Self::ALL`].
+            #[must_use]
+            pub fn index(self) -> usize {
+                self as usize
+            }
+
             /// The name that JSON and options use.
             #[must_use]
             pub fn name(self) -> &'static str {
@@ -61,17 +70,6 @@ vocabulary! {
         QueuesHeld = "queues_held",
         /// Queues of a process on a node were released (patched driver).
         QueuesReleased = "queues_released",
-    }
-}
-
-impl Kind {
-    /// Number of kinds.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// Position in [`Kind::ALL`].
-    #[must_use]
-    pub fn index(self) -> usize {
-        self as usize
     }
 }
 

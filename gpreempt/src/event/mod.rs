@@ -6,7 +6,7 @@ mod id;
 mod kind;
 mod text;
 
-pub use decode::{decode, Undecoded};
+pub use decode::{decode, split, time_of, Undecoded};
 pub use id::{GpuId, Pid, QueueId};
 pub use kind::{
     Cause, EvictReason, HoldCause, Kind, QueueFormat, QueueType, ResetPhase, UnmapFilter,

@@ -5,6 +5,7 @@
 
 mod dump;
 pub mod hqds;
+mod memory;
 pub mod module;
 pub mod mqds;
 pub mod name;
@@ -12,9 +13,11 @@ pub mod process;
 pub mod queues;
 pub mod rls;
 mod root;
+pub mod snapshot;
 pub mod task;
 pub mod topology;
+pub mod tree;
 pub mod uapi;
 
 pub use dump::ParseError;
-pub use root::Root;
+pub use root::{Captured, Root};

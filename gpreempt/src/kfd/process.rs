@@ -11,7 +11,7 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// key. `None` if there is no such process.
 #[must_use]
 pub fn start_ticks(root: &Root, pid: Pid) -> Option<u64> {
-    parse_start_ticks(&std::fs::read(root.path(&format!("/proc/{pid}/stat"))).ok()?)
+    parse_start_ticks(&root.bytes(&format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// The name stands in parentheses and may hold blanks and parentheses itself: fields are counted from the last one.
@@ -24,7 +24,7 @@ fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
 /// Whether this very process still runs. A zombie does not: its queues are gone or going.
 #[must_use]
 pub fn is_alive(root: &Root, pid: Pid, started: u64) -> bool {
-    let Ok(stat) = std::fs::read(root.path(&format!("/proc/{pid}/stat"))) else {
+    let Ok(stat) = root.bytes(&format!("/proc/{pid}/stat")) else {
         return false;
     };
     let state = stat

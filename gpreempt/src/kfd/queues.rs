@@ -71,14 +71,12 @@ pub fn read(root: &Root) -> io::Result<Vec<SysfsQueue>> {
 }
 
 fn numbered(root: &Root, dir: &str) -> io::Result<Vec<u32>> {
-    let entries = match std::fs::read_dir(root.path(dir)) {
-        Ok(entries) => entries,
+    let names = match root.names(dir) {
+        Ok(names) => names,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(io::Error::new(e.kind(), format!("{dir}: {e}"))),
+        Err(e) => return Err(e),
     };
-    let mut numbers: Vec<u32> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What procfs says of a process: its name and its cgroup.
 
-use std::os::unix::fs::MetadataExt as _;
-
 use super::Root;
 use crate::event::{Comm, Pid};
 
 /// Name of a process or kernel thread.
 #[must_use]
 pub fn comm(root: &Root, pid: Pid) -> Option<Comm> {
-    let bytes = std::fs::read(root.path(&format!("/proc/{pid}/comm"))).ok()?;
+    let bytes = root.bytes(&format!("/proc/{pid}/comm")).ok()?;
     Some(Comm::from_procfs(&bytes)).filter(|comm| !comm.is_empty())
 }
 
@@ -17,13 +15,13 @@ pub fn comm(root: &Root, pid: Pid) -> Option<Comm> {
 /// or is gone, a host without cgroup v2, and a view from inside a cgroup namespace give `None`.
 #[must_use]
 pub fn cgroup(root: &Root, pid: Pid, cgroup_id: u64) -> Option<String> {
-    let text = std::fs::read_to_string(root.path(&format!("/proc/{pid}/cgroup"))).ok()?;
+    let text = root.text(&format!("/proc/{pid}/cgroup")).ok()?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .iter()
         .find_map(|mount| {
-            let meta = std::fs::metadata(root.path(&format!("{mount}{path}"))).ok()?;
-            (meta.ino() == cgroup_id).then(|| path.to_owned())
+            let inode = root.inode(&format!("{mount}{path}"))?;
+            (inode == cgroup_id).then(|| path.to_owned())
         })
 }
 

@@ -82,12 +82,12 @@ impl GpuNode {
 /// All GPU nodes, by node number. Nodes that the device cgroup hides (they read as an error or as gpu_id 0) are left out.
 #[must_use]
 pub fn read(root: &Root) -> Vec<GpuNode> {
-    let Ok(entries) = std::fs::read_dir(root.path(NODES)) else {
-        return Vec::new();
-    };
-    let mut nodes: Vec<GpuNode> = entries
-        .filter_map(|entry| {
-            let node: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+    let mut nodes: Vec<GpuNode> = root
+        .names(NODES)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|name| {
+            let node: u32 = name.parse().ok()?;
             let gpu_id: u32 = root
                 .text(&format!("{NODES}/{node}/gpu_id"))
                 .ok()?

@@ -4,6 +4,7 @@
 mod holds;
 mod names;
 mod tally;
+mod usage;
 
 use std::collections::hash_map::Entry;
 use std::collections::HashMap;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 pub use holds::Held;
 pub use tally::Tally;
+pub use usage::{Oversubscription, Rule, Usage};
 
 use crate::event::{
     Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
@@ -74,6 +76,8 @@ pub struct Gpu {
     pub processes: u32,
     /// That runlist was oversubscribed.
     pub oversubscribed: bool,
+    /// Since when and by whom, while it is.
+    pub oversubscription: Option<Oversubscription>,
     /// A runlist is on the hardware, as far as seen.
     pub mapped: bool,
     /// Runlists taken off.
@@ -122,6 +126,7 @@ pub struct Model {
     queues: HashMap<QueueKey, Queue>,
     gpus: HashMap<GpuId, Gpu>,
     evictions: HashMap<(Pid, GpuId), Eviction>,
+    usage: HashMap<QueueKey, Usage>,
     holds: Holds,
     names: Names,
     tally: Tally,
@@ -412,6 +417,12 @@ impl Model {
         self.processes.iter().map(|(pid, process)| (*pid, process))
     }
 
+    /// What became of a queue since it was seen first.
+    #[must_use]
+    pub fn usage(&self, key: &QueueKey) -> Option<&Usage> {
+        self.usage.get(key)
+    }
+
     /// A node, if an event named it.
     #[must_use]
     pub fn gpu(&self, gpu_id: GpuId) -> Option<&Gpu> {
@@ -440,6 +451,7 @@ impl Model {
         self.processes.clear();
         self.queues.clear();
         self.gpus.clear();
+        self.usage.clear();
         self.evictions.clear();
         self.holds.clear();
         self.tally.source_restarted();

@@ -12,6 +12,8 @@ pub mod units;
 
 use std::io;
 
+use crate::event::Happening;
+use crate::model::{Context, Model};
 pub use named::Named;
 use record::Record;
 
@@ -22,6 +24,15 @@ pub trait Sink {
     /// # Errors
     /// When what is behind it cannot be written. A broken pipe means that nobody reads any more.
     fn record(&mut self, record: &Record) -> io::Result<()>;
+
+    /// Takes an event that is shown, before the record of it: for what needs more than the record, the state of everything after it.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn event(&mut self, happening: &Happening, context: &Context, model: &Model) -> io::Result<()> {
+        let _ = (happening, context, model);
+        Ok(())
+    }
 
     /// Called when no more records are at hand: what was taken must become visible.
     ///

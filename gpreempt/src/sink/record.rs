@@ -645,6 +645,10 @@ pub enum End {
     Sigterm,
     /// Terminal closed: SIGHUP.
     Sighup,
+    /// The command that was run ended.
+    Command,
+    /// The recording ends here.
+    Recording,
     /// The reader of the output went away.
     Reader,
     /// It failed; the message is on stderr.

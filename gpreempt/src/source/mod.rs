@@ -16,14 +16,14 @@ pub mod symbols;
 pub mod sys;
 mod verify;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use attach::Attach;
 pub use driver::{driver, Driver};
 pub use live::{Live, LiveError, LiveOptions};
 
 /// What a live source found when it started; every field ends up in the `startup` record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Startup {
     /// `uname -r`.
     pub kernel: String,
@@ -40,7 +40,7 @@ pub struct Startup {
 }
 
 /// One planned probe and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The function as the plan names it.
     pub function: String,
@@ -60,7 +60,7 @@ pub struct Probe {
 }
 
 /// Sums of the per-CPU counters since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Records lost because the ring was full.
     pub ring_full: u64,

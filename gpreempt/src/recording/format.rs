@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the entries of a recording hold.
+
+use serde::{Deserialize, Serialize};
+
+use crate::source::{Counters, Startup};
+
+/// Version of the format. A reader refuses newer ones; what is added without breaking older readers does not count.
+pub const FORMAT: u32 = 1;
+
+pub(super) const HEAD: &str = "gpreempt.json";
+pub(super) const ATTACHED: &str = "attached.json";
+pub(super) const SNAPSHOT: &str = "snapshot.json";
+pub(super) const TREE: &str = "tree/";
+pub(super) const EVENTS: &str = "events/";
+pub(super) const COUNTERS: &str = "counters.json";
+pub(super) const GONE: &str = "gone.json";
+pub(super) const END: &str = "end.json";
+
+/// Starts a recording.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Version of the program that wrote it.
+    pub version: String,
+    /// Wall clock at the start, in nanoseconds since 1970.
+    pub unix_ns: u64,
+}
+
+/// Probes were attached.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// When.
+    pub ts_ns: u64,
+    /// What was found.
+    pub startup: Startup,
+}
+
+/// A picture of the machine follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapped {
+    /// When it was begun.
+    pub ts_ns: u64,
+}
+
+/// Counts since probes were attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// When.
+    pub ts_ns: u64,
+    /// What.
+    pub counters: Counters,
+}
+
+/// How a recording ended, or when the driver went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub ts_ns: u64,
+    /// Records in it.
+    pub records: u64,
+}
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// See [`Attached`].
+    Attached(Box<Attached>),
+    /// See [`Snapped`].
+    Snapshot(Snapped),
+    /// A file of the machine.
+    File {
+        /// Its absolute path.
+        path: String,
+        /// Its content.
+        content: Vec<u8>,
+    },
+    /// Records, one after the other.
+    Events(Vec<u8>),
+    /// See [`Counted`].
+    Counters(Counted),
+    /// The driver was unloaded.
+    Gone(Ended),
+    /// The end.
+    End(Ended),
+}
