@@ -23,7 +23,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("doctor", &["kfd", "source"]),
     (
         "top",
-        &["engine", "event", "kfd", "model", "sink", "source"],
+        &[
+            "engine",
+            "event",
+            "kfd",
+            "model",
+            "recording",
+            "sink",
+            "source",
+        ],
     ),
     (
         "cli",

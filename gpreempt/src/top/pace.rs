@@ -253,7 +253,14 @@ impl<H: Host> Source for PacedSource<H> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::io::Cursor;
+
     use super::*;
+    use crate::engine::RecordedHost;
+    use crate::recording::{Attached, Reader, Snapped, Writer};
+
+    const S: u64 = 1_000_000_000;
 
     #[test]
     fn a_stopped_clock_stays_and_speed_counts_from_now_on() {
@@ -269,5 +276,85 @@ mod tests {
         assert_eq!(dial(1.0, true).at(later), 100);
         assert_eq!(dial(4.0, false).at(later), 8_000_000_100);
         assert_eq!(dial(0.5, false).at(later), 1_000_000_100);
+    }
+
+    /// A header alone, of no known kind.
+    fn record(ts_ns: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 40];
+        bytes[..8].copy_from_slice(&ts_ns.to_ne_bytes());
+        bytes[16..18].copy_from_slice(&40_u16.to_ne_bytes());
+        bytes
+    }
+
+    /// Records at 10 s, 11 s and 70 s, a picture before and one at 40 s; it ends at 100 s.
+    fn recording() -> RecordedHost {
+        let mut writer = Writer::new(Vec::new(), 1).unwrap();
+        let startup = Startup {
+            kernel: "6.12.95".to_owned(),
+            module: "amdgpu".to_owned(),
+            module_version: None,
+            offsets: "btf".to_owned(),
+            probes: Vec::new(),
+            ring_bytes: 4096,
+        };
+        let ts_ns = 5 * S;
+        writer.attached(&Attached { ts_ns, startup }).unwrap();
+        writer.snapshot(Snapped { ts_ns }).unwrap();
+        writer.file("/proc/7/comm", b"before\n").unwrap();
+        writer.record(&record(10 * S));
+        writer.record(&record(11 * S));
+        writer.flush().unwrap();
+        writer.snapshot(Snapped { ts_ns: 40 * S }).unwrap();
+        writer.file("/proc/7/comm", b"after\n").unwrap();
+        writer.record(&record(70 * S));
+        let (bytes, _) = writer.finish(100 * S).unwrap();
+        let reader = Reader::new(Cursor::new(bytes), "a.gpr".to_owned()).unwrap();
+        RecordedHost::new(reader, None).unwrap()
+    }
+
+    /// What is handed over and told, in order, each with whether its time had come.
+    #[tokio::test]
+    async fn records_and_pictures_come_when_the_clock_comes_to_them() {
+        let clock = Clock::new(1024.0);
+        let told: Rc<RefCell<Vec<(String, bool)>>> = Rc::default();
+        let (log, time) = (Rc::clone(&told), clock.clone());
+        let settled = move |root: &Root| {
+            let name = root.text("/proc/7/comm").unwrap();
+            let due = name == "before" || time.now_ns() >= 40 * S;
+            log.borrow_mut().push((name, due));
+        };
+        let host = PacedHost::new(recording(), clock.clone(), Rc::new(settled));
+        let mut source = host.attach().unwrap();
+        loop {
+            let mut handed = |bytes: &[u8]| {
+                let ts_ns = time_of(bytes).unwrap();
+                let due = clock.now_ns() >= ts_ns;
+                told.borrow_mut().push(((ts_ns / S).to_string(), due));
+            };
+            if source.read(&mut handed).await.unwrap() == Read::Ended {
+                break;
+            }
+        }
+        let expected = ["before", "10", "11", "after", "70"].map(|what| (what.to_owned(), true));
+        assert_eq!(*told.borrow(), expected);
+        assert_eq!(clock.now_ns(), 100 * S, "it stays at the end");
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_while_it_is_stopped() {
+        let clock = Clock::new(1024.0);
+        let host = PacedHost::new(recording(), clock.clone(), Rc::new(|_: &Root| {}));
+        let mut source = host.attach().unwrap();
+        clock.set(1024.0, true);
+        let shown = clock.now_ns();
+        let mut count = 0;
+        let reading =
+            async { while source.read(&mut |_| count += 1).await.unwrap() != Read::Ended {} };
+        tokio::select! {
+            () = reading => panic!("it came to the end"),
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+        assert_eq!(clock.now_ns(), shown);
+        assert!(count <= 2, "what was due before it was stopped");
     }
 }

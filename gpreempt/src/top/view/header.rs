@@ -205,7 +205,7 @@ fn gpu_line(gpu: &GpuPane, ink: Ink, columns: usize) -> Line<'static> {
     let mut spans = vec![Span::styled(name, ink.title())];
     let sparks = gpu.unmap_ns.is_some() && left >= BAR.0 + 3 + SPARK + 1;
     let bar = left.saturating_sub(if sparks { SPARK + 1 } else { 0 });
-    if gpu.slots_total > 0 && bar >= BAR.0 + 3 {
+    if gpu.slots_total > 0 && used.is_some() && bar >= BAR.0 + 3 {
         let inner = (bar - 3)
             .min(BAR.1)
             .min((gpu.slots_total as usize).max(BAR.0));
@@ -254,10 +254,10 @@ fn over_line(gpu: &GpuPane, ink: Ink, columns: usize) -> Option<Line<'static>> {
     };
     let rule = match over.rule {
         Some(Rule::Processes) => ": more processes than VMIDs",
-        Some(Rule::Queues) => ": more compute queues than slots",
-        Some(Rule::Gws) => ": more than one queue with global wave sync",
+        Some(Rule::Queues) => ": more queues than slots",
+        Some(Rule::Gws) => ": several queues with GWS",
         None => "",
     };
-    let text = format!("   OVERSUBSCRIBED{since}{by}{rule}");
+    let text = format!(" OVERSUBSCRIBED{since}{by}{rule}");
     Some(Line::styled(head(&text, columns), ink.bad()))
 }

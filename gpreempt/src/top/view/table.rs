@@ -9,6 +9,7 @@ use super::text::{count, head, pad, percent, plural, process, rate, spark, tail,
 use super::Ink;
 use crate::event::QueueType;
 use crate::kfd::snapshot::State as Stand;
+use crate::sink::units::Nanos;
 use crate::top::state::{state_word, Column, Line as Body, Row, State, Status};
 
 /// A column and the columns of the screen that it gets.
@@ -36,6 +37,8 @@ const MARK: usize = 1;
 
 const PROCESS: (usize, usize) = (15, 26);
 const LATENCY: (usize, usize) = (8, 24);
+/// Columns of a duration, and a gap.
+const LATENCY_WORDS: usize = 7;
 const CONTAINER: usize = 12;
 const CGROUP: usize = 16;
 
@@ -230,7 +233,7 @@ fn cell(column: Column, row: &Row, state: &State, ink: Ink, room: usize) -> (Str
         }
         Column::Priority => (known(row.priority.map(|n| n.to_string())), ink.plain()),
         Column::Percent => (known(row.percent.map(|n| n.to_string())), ink.plain()),
-        Column::Latency => (spark(&row.latencies_ns, room), ink.accent()),
+        Column::Latency => (latency(&row.latencies_ns, room), ink.accent()),
         Column::Cgroup => (
             row.cgroup
                 .as_deref()
@@ -239,6 +242,17 @@ fn cell(column: Column, row: &Row, state: &State, ink: Ink, room: usize) -> (Str
             ink.faint(),
         ),
     }
+}
+
+/// The last one in words too, where there is room, as each sparkline has a scale of its own.
+fn latency(latencies_ns: &[u64], room: usize) -> String {
+    if room < LATENCY_WORDS + LATENCY.0 {
+        return spark(latencies_ns, room);
+    }
+    let last = latencies_ns.iter().rev().find(|ns| **ns > 0);
+    let last = last.map_or_else(String::new, |ns| Nanos(*ns).to_string());
+    let bars = spark(latencies_ns, room - LATENCY_WORDS);
+    format!("{last:>6} {bars}")
 }
 
 fn type_word(queue_type: QueueType) -> &'static str {

@@ -4,7 +4,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::Color;
 use ratatui::Terminal;
-use snapbox::{assert_data_eq, str};
+use snapbox::{assert_data_eq, str, IntoData as _};
 
 use super::*;
 use crate::event::{Event, GpuId, Pid, QueueId};
@@ -26,8 +26,14 @@ fn screen(state: &mut State, width: u16, height: u16) -> String {
     let mut text = String::new();
     for y in 0..height {
         let mut line = String::new();
+        let mut hidden = 0;
         for x in 0..width {
-            line.push_str(buffer[(x, y)].symbol());
+            // The second half of a wide character is a cell of its own.
+            if hidden == 0 {
+                line.push_str(buffer[(x, y)].symbol());
+                hidden = text::width(buffer[(x, y)].symbol()).max(1);
+            }
+            hidden -= 1;
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -93,7 +99,7 @@ fn no_gpu() {
         screen(&mut state_of(&Machine::without_gpu()), 80, 10),
         str![[r#"
 gpreempt top  0 GPUs, 0 processes, 0 queues  0 lost
- PROCESS[PID]    GPU:Q TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
+ PROCESS[PID]    GPU:Q TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
 
  no GPU: the driver lists none (`gpreempt doctor` says more)
 
@@ -113,8 +119,8 @@ fn idle() {
         screen(&mut state_of(&Machine::idle()), 80, 10),
         str![[r#"
 gpreempt top  1 GPU, 0 processes, 0 queues  0 lost
- 52a1 gfx942 [........................] 24 slots
- PROCESS[PID]    GPU:Q TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
+ 52a1 gfx942 24 slots
+ PROCESS[PID]    GPU:Q TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
 
  no queues: idle
 
@@ -129,14 +135,16 @@ F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
 #[test]
 fn busy_in_80_columns() {
-    assert_data_eq!(screen(&mut busy(), 80, 24), str![[r#"
+    assert_data_eq!(
+        screen(&mut busy(), 80, 24),
+        str![[r#"
 gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
-   OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more compute queues t…
- PROCESS[PID]    GPU:Q  TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
->train[100]      52a1:0 compute mapped       77   123k     0    0    7 ▄▅▅▅▆▆▇▇█
- train[100]      52a1:1 compute evicted      77   123k  123k   30    7 ▄▅▅▅▆▆▇▇█
- serve[200]      52a1:0 compute mapped       77   246k  246k   60    7 ▄▅▅▅▆▆▇▇█
+ OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+>train[100]      52a1:0 compute mapped        77    123k     0     0 ▃▄▄▅▅▅▆▆▇▇█
+ train[100]      52a1:1 compute evicted       77    123k  123k    30 ▃▄▄▅▅▅▆▆▇▇█
+ serve[200]      52a1:0 compute mapped        77    246k  246k    60 ▃▄▄▅▅▅▆▆▇▇█
 
 
 
@@ -155,19 +163,22 @@ gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
 fn busy_in_120_columns() {
-    assert_data_eq!(screen(&mut busy(), 120, 40), str![[r#"
+    assert_data_eq!(
+        screen(&mut busy(), 120, 40),
+        str![[r#"
 gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [||||||||||||||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs   ▁▂▂▃▄▅▅▆▇█
-   OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more compute queues than slots
- PROCESS[PID]    CONTAINER    GPU:Q  TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO   % LATENCY         CGROUP
->train[100]      3f2a9c81d0e7 52a1:0 compute mapped       77   123k     0    0    7 100 ▂▂▂▃▃▄▄▅▅▅▆▆▇▇█ …a9c81d0e7.scope
- train[100]      3f2a9c81d0e7 52a1:1 compute evicted      77   123k  123k   30    7 100 ▂▂▂▃▃▄▄▅▅▅▆▆▇▇█ …a9c81d0e7.scope
- serve[200]                   52a1:0 compute mapped       77   246k  246k   60    7 100 ▂▂▂▃▃▄▄▅▅▅▆▆▇▇█
+ OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
+ PROCESS[PID]    CONTAINER    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓  PRIO    % LATENCY    CGROUP
+>train[100]      3f2a9c81d0e7 52a1:0 compute mapped        77    123k     0     0     7  100 ▄▄▅▅▅▆▆▇▇█ …a9c81d0e7.scope
+ train[100]      3f2a9c81d0e7 52a1:1 compute evicted       77    123k  123k    30     7  100 ▄▄▅▅▅▆▆▇▇█ …a9c81d0e7.scope
+ serve[200]                   52a1:0 compute mapped        77    246k  246k    60     7  100 ▄▄▅▅▅▆▆▇▇█
 
 
 
@@ -202,57 +213,67 @@ gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU Space Pause q Quit
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
 fn busy_in_40_columns() {
-    assert_data_eq!(screen(&mut busy(), 40, 8), str![[r#"
+    assert_data_eq!(
+        screen(&mut busy(), 40, 8),
+        str![[r#"
 gpreempt top
  52a1 gfx942 24 used 0 free of 24
-   OVERSUBSCRIBED for 14.2s by serve[20…
- PROCESS[PID]    GPU:Q  STATE      OF↓
->train[100]      52a1:0 mapped       0
- train[100]      52a1:1 evicted     30
- serve[200]      52a1:0 mapped      60
+ OVERSUBSCRIBED for 14.2s by serve[200]…
+ PROCESS[PID]    GPU:Q  STATE     OFF%↓
+>train[100]      52a1:0 mapped        0
+ train[100]      52a1:1 evicted      30
+ serve[200]      52a1:0 mapped       60
 F1 Help F3 Search F4 Filter F5 Tree
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
 fn too_small() {
-    assert_data_eq!(screen(&mut busy(), 20, 5), str![[r#"
+    assert_data_eq!(
+        screen(&mut busy(), 20, 5),
+        str![[r#"
 terminal too small
 20x5, needs 40x8
 q quits
 
 
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
 fn a_tree() {
     let mut state = busy();
     state.act(Action::Tree);
-    assert_data_eq!(screen(&mut state, 80, 14), str![[r#"
+    assert_data_eq!(
+        screen(&mut state, 80, 14),
+        str![[r#"
 gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
-   OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more compute queues t…
- PROCESS[PID]    GPU:Q  TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
+ OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
  train[100]  2 queues  container 3f2a9c81d0e7
->  train[100]    52a1:0 compute mapped       77   123k     -    -    7
-   train[100]    52a1:1 compute evicted      77   123k     -    -    7
+>  train[100]    52a1:0 compute mapped        77    123k     -     -
+   train[100]    52a1:1 compute evicted       77    123k     -     -
  serve[200]  1 queue
-   serve[200]    52a1:0 compute mapped       77   246k     -    -    7
+   serve[200]    52a1:0 compute mapped        77    246k     -     -
 
 
 
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -267,21 +288,24 @@ fn two_hundred_queues_scrolled() {
     for _ in 0..5 {
         state.act(Action::PageDown);
     }
-    assert_data_eq!(screen(&mut state, 80, 12), str![[r#"
+    assert_data_eq!(
+        screen(&mut state, 80, 12),
+        str![[r#"
 gpreempt top  1 GPU, 1 process, 200 queues  0 lost
- 52a1 gfx942 [........................] 24 slots
- PROCESS[PID]    GPU:Q    TYPE    STATE     DEPTH RATE/s   PRE  OF↓ LATENCY
- train[100]      52a1:33  compute mapped        0      -     -    -
- train[100]      52a1:34  compute mapped        0      -     -    -
- train[100]      52a1:35  compute mapped        0      -     -    -
- train[100]      52a1:36  compute mapped        0      -     -    -
- train[100]      52a1:37  compute mapped        0      -     -    -
- train[100]      52a1:38  compute mapped        0      -     -    -
- train[100]      52a1:39  compute mapped        0      -     -    -
->train[100]      52a1:40  compute mapped        0      -     -    -
+ 52a1 gfx942 24 slots
+ PROCESS[PID]    GPU:Q    TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+ train[100]      52a1:33  compute mapped         0       -     -     -
+ train[100]      52a1:34  compute mapped         0       -     -     -
+ train[100]      52a1:35  compute mapped         0       -     -     -
+ train[100]      52a1:36  compute mapped         0       -     -     -
+ train[100]      52a1:37  compute mapped         0       -     -     -
+ train[100]      52a1:38  compute mapped         0       -     -     -
+ train[100]      52a1:39  compute mapped         0       -     -     -
+>train[100]      52a1:40  compute mapped         0       -     -     -
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -294,15 +318,15 @@ fn hostile_names() {
     machine.queue(7, 4_294_967_295, 0, 123_456);
     assert_data_eq!(screen(&mut state_of(&machine), 110, 8), str![[r#"
 gpreempt top  1 GPU, 2 processes, 2 queues  0 lost
- 52a1 gfx942 [........................] 24 slots
- PROCESS[PID]     GPU:Q           TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO   % LATENCY  CGROUP
->日 本 語 の 名 /x…[7] 52a1:4294967295 compute mapped     123k      -     -    -    7 100          …d/x07//u{202e}b
- /x1b[2…[1234567] 52a1:0          compute mapped     9.2E      -     -    -    7 100
+ 52a1 gfx942 24 slots
+ PROCESS[PID]             GPU:Q           TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓  PRIO    % LATENCY
+>日本語の名\xe5[7]        52a1:4294967295 compute mapped      123k       -     -     -     7  100
+ \x1b[2J\x07\xff[1234567] 52a1:0          compute mapped      9.2E       -     -     -     7  100
 
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU Space Pause q Quit
 
-"#]]);
+"#]].raw());
 }
 
 #[test]
@@ -312,7 +336,10 @@ fn losses_and_missing_probes_are_in_the_first_line() {
     machine.feed.status = Status::Events { missed: 2 };
     let text = screen(&mut state_of(&machine), 80, 24);
     let first = text.lines().next().unwrap();
-    assert_data_eq!(first, str!["gpreempt top  LOST 1234 events  2 probes missing  1 GPU, 2 processes, 3 queues"]);
+    assert_data_eq!(
+        first,
+        str!["gpreempt top  LOST 1234 events  2 probes missing  1 GPU, 2 processes, 3 queues"]
+    );
 }
 
 #[test]
@@ -322,19 +349,22 @@ fn without_permission() {
         status: Status::None("no permission: CAP_BPF and CAP_PERFMON are missing".to_owned()),
         ..Default::default()
     };
-    assert_data_eq!(screen(&mut state_of(&machine), 80, 10), str![[r#"
+    assert_data_eq!(
+        screen(&mut state_of(&machine), 80, 10),
+        str![[r#"
 gpreempt top  1 GPU, 2 processes, 3 queues
  no events, pictures only: no permission: CAP_BPF and CAP_PERFMON are missing
- 52a1 gfx942 [........................] 24 slots
- PROCESS[PID]    GPU:Q  TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
->train[100]      52a1:0 compute mapped        5      -     -    -    7
- train[100]      52a1:1 compute mapped       50      -     -    -    7
- serve[200]      52a1:0 compute mapped        1      -     -    -    7
+ 52a1 gfx942 24 slots
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+>train[100]      52a1:0 compute mapped         5       -     -     -
+ train[100]      52a1:1 compute mapped        50       -     -     -
+ serve[200]      52a1:0 compute mapped         1       -     -     -
 
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -347,10 +377,12 @@ fn help() {
     });
     let mut state = state_of(&machine);
     state.act(Action::Help);
-    assert_data_eq!(screen(&mut state, 80, 36), str![[r#"
+    assert_data_eq!(
+        screen(&mut state, 80, 36),
+        str![[r#"
 gpreempt top  1 GPU, 0 processes, 0 queues  0 lost
  not seen: depth of queues: the memory of other users' processes cannot be read
- 52a1 gfx942 [........................] 24 slots
+ 52a1 gfx942 24 slots
 Keys
   Up Down j k         select a queue; the selection stays on it when rows move
   PgUp PgDn Home End  by pages, to the first, to the last
@@ -385,7 +417,8 @@ Not seen
 
 Esc Back Up/Down Scroll
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -419,10 +452,12 @@ fn details() {
         ..Default::default()
     });
     row.last_by = Some("serve[200]".to_owned());
-    assert_data_eq!(screen(&mut state, 80, 40), str![[r#"
+    assert_data_eq!(
+        screen(&mut state, 80, 40),
+        str![[r#"
 gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
-   OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more compute queues t…
+ OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
 Queue 52a1:0 of train[100]
   state       mapped
   type        compute, aql packets
@@ -461,7 +496,8 @@ Hardware
 
 Esc Back s Slots Up/Down Scroll
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -471,19 +507,22 @@ fn a_filter_being_typed() {
     for c in "serve".chars() {
         state.act(Action::Type(c));
     }
-    assert_data_eq!(screen(&mut state, 80, 10), str![[r#"
+    assert_data_eq!(
+        screen(&mut state, 80, 10),
+        str![[r#"
 gpreempt top  1 GPU, 2 processes, 1 of 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
-   OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more compute queues t…
- PROCESS[PID]    GPU:Q  TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
->serve[200]      52a1:0 compute mapped       77   246k     -    -    7
+ OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+>serve[200]      52a1:0 compute mapped        77    246k     -     -
 
 
 
 
 Filter: serve_  Enter done  Esc clear
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]
@@ -492,23 +531,26 @@ fn many_gpus_in_few_lines() {
     for gpu_id in 0..8 {
         machine.gpu(GpuId(0x1000 + gpu_id));
     }
-    assert_data_eq!(screen(&mut state_of(&machine), 80, 14), str![[r#"
+    assert_data_eq!(
+        screen(&mut state_of(&machine), 80, 14),
+        str![[r#"
 gpreempt top  9 GPUs, 2 processes, 3 queues  0 lost
- 52a1 gfx942 [........................] 24 slots
- 1000 gfx942 [........................] 24 slots
- 1001 gfx942 [........................] 24 slots
- 1002 gfx942 [........................] 24 slots
- 1003 gfx942 [........................] 24 slots
+ 52a1 gfx942 24 slots
+ 1000 gfx942 24 slots
+ 1001 gfx942 24 slots
+ 1002 gfx942 24 slots
+ 1003 gfx942 24 slots
  and 4 GPUs more; g shows one at a time
- PROCESS[PID]    GPU:Q  TYPE    STATE     DEPTH RATE/s   PRE  OF↓ PRIO LATENCY
->train[100]      52a1:0 compute mapped        5      -     -    -    7
- train[100]      52a1:1 compute mapped       50      -     -    -    7
- serve[200]      52a1:0 compute mapped        1      -     -    -    7
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+>train[100]      52a1:0 compute mapped         5       -     -     -
+ train[100]      52a1:1 compute mapped        50       -     -     -
+ serve[200]      52a1:0 compute mapped         1       -     -     -
 
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
-"#]]);
+"#]]
+    );
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod scheduling;
 mod stock;
 mod targets;
 mod timing;
+mod top;
 mod unload;
 
 use crate::harness::Test;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> Vec<Test> {
         endings::TESTS,
         loss::TESTS,
         doctor::TESTS,
+        top::TESTS,
         profile::TESTS,
         scheduling::TESTS,
         module::TESTS,
