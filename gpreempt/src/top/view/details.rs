@@ -146,7 +146,7 @@ fn use_of_it(page: &mut Page, row: &Row) {
     page.line(
         "rate",
         match (row.rate, row.idle_ns) {
-            (Some(per_s), Some(idle_ns)) if per_s == 0.0 => {
+            (Some(0.0), Some(idle_ns)) => {
                 format!("0/s, nothing read for {}", Nanos(idle_ns))
             }
             (Some(per_s), _) => format!("{}/s", rate(per_s)),

@@ -203,7 +203,7 @@ fn gpu_line(gpu: &GpuPane, ink: Ink, columns: usize) -> Line<'static> {
     let taken = width(&name) + parts.iter().map(|(text, _)| width(text)).sum::<usize>();
     let left = columns.saturating_sub(taken);
     let mut spans = vec![Span::styled(name, ink.title())];
-    let sparks = gpu.unmap_ns.is_some() && left >= BAR.0 + 3 + SPARK + 1;
+    let sparks = gpu.unmap_ns.is_some() && left > BAR.0 + 3 + SPARK;
     let bar = left.saturating_sub(if sparks { SPARK + 1 } else { 0 });
     if gpu.slots_total > 0 && used.is_some() && bar >= BAR.0 + 3 {
         let inner = (bar - 3)
