@@ -110,7 +110,11 @@ fn on_a_terminal_it_draws_and_gives_the_terminal_back() {
     };
     wait_for("gfx942");
     wait_for("pictures");
-    keys.write_all(b"q").expect("a key can be pressed");
+    keys.write_all(b"\x0c").expect("a key can be pressed");
+    wait_for("\u{1b}[2J");
+    keys.write_all(b"h").expect("a key can be pressed");
+    wait_for("Columns");
+    keys.write_all(b"qq").expect("a key can be pressed");
     wait_for("\u{1b}[?1049l");
     assert!(child.wait().expect("it ends").success());
     assert_eq!(tcgetattr(&pair.slave).expect("it has settings"), before);

@@ -56,8 +56,11 @@ impl Screen {
     }
 
     /// Forgets what is on it: somebody else drew on it.
+    ///
+    /// `Terminal::clear` would ask the terminal for the cursor's position, whose answer the thread that reads keys takes.
     pub(super) fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        let area = self.area()?;
+        self.terminal.resize(area)
     }
 
     /// Gives it back and stops the program until somebody continues it. Not where nobody could: without a shell that has put
