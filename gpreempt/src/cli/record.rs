@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::output;
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
-use crate::engine::{CaptureHost, Host as _, LiveHost, Options};
+use crate::engine::{CaptureHost, Host, LiveHost, Options, ScriptHost};
 use crate::kfd::snapshot::{self, Want};
 use crate::sink::summary::ForPeople;
 
@@ -34,6 +34,9 @@ pub(super) struct Record {
     force: bool,
     #[command(flatten)]
     probes: Probes,
+    /// Records from a file instead of the kernel
+    #[arg(long, hide = true, value_name = "FILE")]
+    script: Option<PathBuf>,
     /// Record while this command runs, and exit with its code
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "duration")]
     command: Vec<OsString>,
@@ -48,12 +51,21 @@ Examples:
 
 impl Record {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        match &self.script {
+            Some(script) => {
+                let host = ScriptHost::new(global.root(), script.clone())?;
+                self.record(host)
+            }
+            None => {
+                let options = self.probes.live_options();
+                let host = LiveHost::new(global.root(), options, self.probes.attach());
+                self.record(host)
+            }
+        }
+    }
+
+    fn record<H: Host>(self, host: H) -> Result<Exit, Failure> {
         let name = self.file.display().to_string();
-        let host = LiveHost::new(
-            global.root(),
-            self.probes.live_options(),
-            self.probes.attach(),
-        );
         let file = OpenOptions::new()
             .write(true)
             .create(true)
