@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::export::Exports;
 use super::output;
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
@@ -33,6 +34,8 @@ pub(super) struct Record {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    exports: Exports,
+    #[command(flatten)]
     probes: Probes,
     /// Record while this command runs, and exit with its code
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "duration")]
@@ -49,6 +52,7 @@ Examples:
 impl Record {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let name = self.file.display().to_string();
+        let mut sinks = self.exports.open()?;
         let host = LiveHost::new(
             global.root(),
             self.probes.live_options(),
@@ -74,7 +78,7 @@ impl Record {
             command: self.command,
             ..self.span.options()
         };
-        let watched = super::run_watch(&host, options, &mut []);
+        let watched = super::run_watch(&host, options, &mut sinks);
         // Whatever ended it: what was recorded is to be had.
         let records = capture.finish(host.now_ns());
         let outcome = match watched {
