@@ -14,6 +14,7 @@ mod line;
 mod packets;
 mod process;
 mod proto;
+pub mod read;
 mod state;
 mod track;
 

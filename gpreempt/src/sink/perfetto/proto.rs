@@ -17,8 +17,7 @@ pub(super) const NEEDS_STATE: u32 = 2;
 /// `CounterDescriptor.UNIT_COUNT`.
 pub(super) const UNIT_COUNT: i32 = 2;
 
-/// `Trace`: read back by tests; written packet by packet.
-#[cfg(test)]
+/// `Trace`: written packet by packet, read as a whole.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Trace {
     #[prost(message, repeated, tag = "1")]
