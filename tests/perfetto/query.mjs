@@ -32,6 +32,7 @@ class Reader {
   varint() {
     let value = 0n;
     for (let shift = 0n; ; shift += 7n) {
+      if (!this.more) throw new RangeError('the message is cut off');
       const byte = this.buffer[this.at++];
       value |= BigInt(byte & 127) << shift;
       if (byte < 128) return value;
@@ -61,13 +62,14 @@ class Reader {
 // The engine, which believes that it is a worker of the UI.
 function engine(directory) {
   const global = {
-    TextDecoder, TextEncoder, WebAssembly, URL, performance, setTimeout, clearTimeout, setInterval, clearInterval, queueMicrotask,
+    TextDecoder, TextEncoder, URL, performance, setTimeout, clearTimeout, setInterval, clearInterval, queueMicrotask,
     crypto: globalThis.crypto, WorkerGlobalScope: class {}, location: { href: 'https://localhost/engine_bundle.js' },
     console: { log() {}, warn() {}, error: console.error, info() {}, debug() {} },
-    XMLHttpRequest: class {},
-    fetch: async (path) => new Response(readFileSync(join(directory, String(path).split('/').pop())), {
-      headers: { 'content-type': 'application/wasm' },
-    }),
+    // All that it fetches is its WebAssembly, which is beside it.
+    XMLHttpRequest: class {
+      open(method, path) { this.path = path; }
+      send() { this.response = readFileSync(join(directory, String(this.path).split('/').pop())); }
+    },
   };
   global.self = global;
   global.globalThis = global;
@@ -80,6 +82,12 @@ function engine(directory) {
   return port1;
 }
 
+// Without the line of the bundle that threw, which is all of the bundle.
+process.on('uncaughtException', (error) => {
+  console.error(String(error?.stack ?? error).split('\n').map((line) => line.slice(0, 300)).join('\n'));
+  process.exit(1);
+});
+
 const [directory, trace] = process.argv.slice(2);
 const port = engine(directory);
 let arrived = Buffer.alloc(0);
@@ -91,7 +99,7 @@ port.on('message', (data) => {
     const reader = new Reader(arrived);
     let length;
     try { reader.varint(); length = Number(reader.varint()); } catch { return; }
-    if (!arrived.length || arrived.length < reader.at + length) return;
+    if (arrived.length < reader.at + length) return;
     const message = Buffer.from(reader.take(length));
     arrived = Buffer.from(arrived.subarray(reader.at));
     if (wanted) { const resolve = wanted; wanted = null; resolve(message); } else ready.push(message);

@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
         let (probes_attached, probes_missed) = attached_and_missed(found);
         let startup = Startup {
             ts_ns: self.start_ns,
-            unix_ns: Id64(unix_ns()),
+            unix_ns: Id64(host.unix_ns()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             schema: SCHEMA,
             kernel: found.kernel.clone(),
