@@ -94,8 +94,9 @@ Options:
           
           [default: full]
 
-      --export <json=PATH>
-          Also write JSON lines to a file
+      --export <json|perfetto=PATH>
+          Also write to a file: JSON lines, or a trace for ui.perfetto.dev, which filters do not
+          apply to
 
       --wait
           Wait for the driver if it is not loaded

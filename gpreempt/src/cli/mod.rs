@@ -6,6 +6,7 @@ mod control_args;
 mod control_out;
 mod doctor;
 mod exit;
+mod export;
 mod gen;
 mod output;
 mod preempt;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::export::Exports;
 use super::output;
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
@@ -32,6 +33,8 @@ pub(super) struct Record {
     /// Overwrite FILE
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    exports: Exports,
     #[command(flatten)]
     probes: Probes,
     /// Records from a file instead of the kernel
@@ -66,6 +69,7 @@ impl Record {
 
     fn record<H: Host>(self, host: H) -> Result<Exit, Failure> {
         let name = self.file.display().to_string();
+        let mut sinks = self.exports.open()?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -86,7 +90,7 @@ impl Record {
             command: self.command,
             ..self.span.options()
         };
-        let watched = super::run_watch(&host, options, &mut []);
+        let watched = super::run_watch(&host, options, &mut sinks);
         // Whatever ended it: what was recorded is to be had.
         let records = capture.finish(host.now_ns());
         let outcome = match watched {

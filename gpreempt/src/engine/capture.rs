@@ -172,6 +172,7 @@ impl<H: Host> Host for CaptureHost<H> {
         state.counters = Counters::default();
         let attached = Attached {
             ts_ns,
+            unix_ns: self.host.unix_ns(),
             startup: source.startup().clone(),
         };
         state.write(|writer| writer.attached(&attached));
@@ -189,6 +190,10 @@ impl<H: Host> Host for CaptureHost<H> {
 
     fn clock() -> u64 {
         H::clock()
+    }
+
+    fn unix_ns(&self) -> u64 {
+        self.host.unix_ns()
     }
 
     fn root(&self) -> &Root {

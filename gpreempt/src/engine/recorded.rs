@@ -33,6 +33,8 @@ struct Tape {
     reader: Reader,
     tree: Arc<Mutex<Tree>>,
     now_ns: u64,
+    /// Wall clock when probes were attached last.
+    unix_ns: u64,
     /// Where to stop, if before the end.
     until_ns: Option<u64>,
     counters: Counters,
@@ -64,6 +66,7 @@ impl RecordedHost {
             reader,
             tree: Arc::clone(&tree),
             now_ns: 0,
+            unix_ns: 0,
             until_ns: None,
             counters: Counters::default(),
             attached: 0,
@@ -78,12 +81,6 @@ impl RecordedHost {
             root: Root::recorded(tree),
             tape: Rc::new(RefCell::new(tape)),
         })
-    }
-
-    /// Wall clock at its start, in nanoseconds since 1970.
-    #[must_use]
-    pub fn unix_ns(&self) -> u64 {
-        self.tape.borrow().reader.head().unix_ns
     }
 }
 
@@ -191,6 +188,10 @@ impl Host for RecordedHost {
             return Err(anyhow::anyhow!("the recording has no more of that driver").into());
         };
         tape.attached += 1;
+        tape.unix_ns = match attached.unix_ns {
+            0 => tape.reader.head().unix_ns,
+            unix_ns => unix_ns,
+        };
         tape.counters = Counters::default();
         tape.files()
             .map_err(|error| LiveError::Other(error.into()))?;
@@ -203,6 +204,11 @@ impl Host for RecordedHost {
 
     fn now_ns(&self) -> u64 {
         self.tape.borrow().now_ns
+    }
+
+    /// Of the attachment that is played.
+    fn unix_ns(&self) -> u64 {
+        self.tape.borrow().unix_ns
     }
 
     fn root(&self) -> &Root {

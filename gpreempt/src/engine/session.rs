@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
         let (probes_attached, probes_missed) = attached_and_missed(found);
         let startup = Startup {
             ts_ns: self.start_ns,
-            unix_ns: Id64(unix_ns()),
+            unix_ns: Id64(host.unix_ns()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             schema: SCHEMA,
             kernel: found.kernel.clone(),
@@ -138,11 +138,14 @@ impl<'a> Session<'a> {
         }
         let mut context = self.model.apply(happening);
         self.add_cgroup(happening, &mut context);
+        if !self.is_full() {
+            self.tell(|sink, model| sink.unfiltered(happening, &context, model));
+        }
         if !self.filter.shows(happening, &context) {
             self.filtered += 1;
         } else if !self.is_full() {
             self.shown.count(happening.event.kind());
-            self.tell(happening, &context);
+            self.tell(|sink, model| sink.event(happening, &context, model));
             self.emit(&Record::of(happening, &context));
         }
     }
@@ -260,12 +263,12 @@ impl<'a> Session<'a> {
         first.map_or(Ok(summary), Err)
     }
 
-    fn tell(&mut self, happening: &Happening, context: &Context) {
+    fn tell(&mut self, tell: impl Fn(&mut dyn Sink, &Model) -> io::Result<()>) {
         if self.failed.is_some() {
             return;
         }
         for sink in self.sinks.iter_mut() {
-            if let Err(e) = sink.event(happening, context, &self.model) {
+            if let Err(e) = tell(sink.as_mut(), &self.model) {
                 self.failed = Some(e);
                 return;
             }

@@ -4,6 +4,7 @@
 pub mod filter;
 pub mod json;
 mod named;
+pub mod perfetto;
 pub mod record;
 pub mod schema;
 pub mod summary;
@@ -30,6 +31,20 @@ pub trait Sink {
     /// # Errors
     /// As [`Sink::record`].
     fn event(&mut self, happening: &Happening, context: &Context, model: &Model) -> io::Result<()> {
+        let _ = (happening, context, model);
+        Ok(())
+    }
+
+    /// Takes every event, also those that filters leave out, before [`Sink::event`]: for what would be wrong with gaps.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn unfiltered(
+        &mut self,
+        happening: &Happening,
+        context: &Context,
+        model: &Model,
+    ) -> io::Result<()> {
         let _ = (happening, context, model);
         Ok(())
     }

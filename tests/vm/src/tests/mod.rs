@@ -27,6 +27,7 @@ mod module;
 mod multi;
 mod owner;
 mod patched;
+mod perfetto;
 mod preempt;
 mod profile;
 mod queues;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Test> {
         loss::TESTS,
         doctor::TESTS,
         profile::TESTS,
+        perfetto::TESTS,
         scheduling::TESTS,
         module::TESTS,
         multi::TESTS,
