@@ -13,3 +13,4 @@ pub mod model;
 pub mod recording;
 pub mod sink;
 pub mod source;
+pub mod top;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rooms depend on each other in one direction: source, event <- kfd, model <- control <- sink <- engine, bench, doctor <- cli.
+//! The rooms depend on each other in one direction: source, event <- kfd, model <- control <- sink <- engine, bench, doctor <- top <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,6 +22,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bench", &["control", "event", "kfd", "sink"]),
     ("doctor", &["kfd", "source"]),
     (
+        "top",
+        &[
+            "engine",
+            "event",
+            "kfd",
+            "model",
+            "recording",
+            "sink",
+            "source",
+        ],
+    ),
+    (
         "cli",
         &[
             "bench",
@@ -33,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "recording",
             "sink",
             "source",
+            "top",
         ],
     ),
 ];

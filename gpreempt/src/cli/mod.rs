@@ -16,6 +16,7 @@ mod replay;
 mod reserve;
 mod resume;
 mod supervise;
+mod top;
 mod watch;
 
 use std::ffi::OsString;
@@ -62,6 +63,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Watch(watch::Watch),
+    Top(top::Top),
     Record(record::Record),
     Replay(replay::Replay),
     Preempt(preempt::Preempt),
@@ -96,6 +98,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
+        Verb::Top(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),

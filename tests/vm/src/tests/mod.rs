@@ -40,6 +40,7 @@ mod scheduling;
 mod stock;
 mod targets;
 mod timing;
+mod top;
 mod unload;
 
 use crate::harness::Test;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Test> {
         endings::TESTS,
         loss::TESTS,
         doctor::TESTS,
+        top::TESTS,
         profile::TESTS,
         perfetto::TESTS,
         scheduling::TESTS,
