@@ -10,6 +10,7 @@ mod gen;
 mod output;
 mod preempt;
 mod probes;
+mod queues;
 mod record;
 mod replay;
 mod reserve;
@@ -61,6 +62,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Watch(watch::Watch),
+    Queues(queues::Queues),
     Record(record::Record),
     Replay(replay::Replay),
     Preempt(preempt::Preempt),
@@ -95,6 +97,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
+        Verb::Queues(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),
