@@ -138,6 +138,7 @@ pub struct Taken {
 
 /// A node.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "GpuNow")]
 pub struct Gpu {
     /// Key.
     pub gpu_id: GpuId,
@@ -159,6 +160,12 @@ pub struct Gpu {
     pub mapped_processes: Option<u32>,
     /// Whether the runlist holds more than the hardware does at once.
     pub oversubscribed: Option<bool>,
+    /// Since when it is; only from a recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oversubscribed_since_ns: Option<u64>,
+    /// Process whose call made it so; only from a recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oversubscribed_by: Option<Pid>,
     /// Queues that exist.
     pub queues: usize,
     /// Processes with queues.
@@ -167,6 +174,7 @@ pub struct Gpu {
 
 /// A process that has /dev/kfd open.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ProcessNow")]
 pub struct Process {
     /// In the initial pid namespace.
     pub pid: Pid,
@@ -271,7 +279,7 @@ impl Picture {
             gpus: snapshot
                 .gpus
                 .iter()
-                .map(|gpu| of_gpu(gpu, snapshot))
+                .map(|gpu| of_gpu(gpu, snapshot, beside.model))
                 .collect(),
             processes: snapshot
                 .processes
@@ -375,8 +383,9 @@ fn rate(before: &Sample, key: QueueKey, read_index: u64, ts_ns: u64) -> Option<f
     Some((rate * 10.0).round() / 10.0)
 }
 
-fn of_gpu(gpu: &snapshot::Gpu, snapshot: &Snapshot) -> Gpu {
+fn of_gpu(gpu: &snapshot::Gpu, snapshot: &Snapshot, model: Option<&Model>) -> Gpu {
     let gpu_id = gpu.node.gpu_id;
+    let oversubscription = model.and_then(|model| model.gpu(gpu_id)?.oversubscription);
     let queues = || {
         snapshot
             .queues
@@ -396,6 +405,8 @@ fn of_gpu(gpu: &snapshot::Gpu, snapshot: &Snapshot) -> Gpu {
         mapped_sdma: gpu.runlist.map(|runlist| runlist.sdma_queues),
         mapped_processes: gpu.runlist.map(|runlist| runlist.processes),
         oversubscribed: gpu.runlist.map(|runlist| runlist.oversubscribed),
+        oversubscribed_since_ns: oversubscription.map(|o| o.since_ns),
+        oversubscribed_by: oversubscription.and_then(|o| o.by),
         queues: queues().count(),
         processes: pids.len(),
     }

@@ -78,7 +78,8 @@ impl Picture {
                 Some(true) => Style::Attention,
                 _ => Style::Plain,
             };
-            style.push(&mut text, fit_to(&head(gpu), layout), layout.color);
+            let head = self.head(gpu);
+            style.push(&mut text, fit_to(&head, layout), layout.color);
             text.push('\n');
         }
         if self.taken.gpus.is_empty() {
@@ -98,6 +99,56 @@ impl Picture {
             text.push('\n');
         }
         out.write_all(text.as_bytes())
+    }
+
+    /// `GPU 52a1 (gfx942): 5 compute and 2 copy queues of 2 processes mapped, 24 slots`.
+    fn head(&self, gpu: &Gpu) -> String {
+        let mut line = format!("GPU {} ({}): ", gpu.gpu_id, gpu.gfx);
+        match (gpu.mapped_compute, gpu.mapped_sdma, gpu.mapped_processes) {
+            (Some(compute), Some(sdma), Some(processes)) => {
+                let _ = write!(line, "{compute} compute");
+                if sdma > 0 {
+                    let _ = write!(line, " and {sdma} copy");
+                }
+                let _ = write!(
+                    line,
+                    " {} of {} mapped",
+                    plural(compute + sdma, "queue"),
+                    counted(processes, "process", "processes")
+                );
+            }
+            _ => {
+                let queues = u32::try_from(gpu.queues).unwrap_or(u32::MAX);
+                let processes = u32::try_from(gpu.processes).unwrap_or(u32::MAX);
+                let _ = write!(
+                    line,
+                    "{} of {}",
+                    counted(queues, "queue", "queues"),
+                    counted(processes, "process", "processes")
+                );
+            }
+        }
+        let per_xcc = if gpu.num_xcc > 1 { " per XCC" } else { "" };
+        let _ = match gpu.slots_used {
+            Some(used) => write!(line, ", {used} of {} slots{per_xcc} used", gpu.slots_total),
+            None => write!(line, ", {} slots{per_xcc}", gpu.slots_total),
+        };
+        if gpu.oversubscribed == Some(true) {
+            line.push_str(", OVERSUBSCRIBED");
+            if let Some(since_ns) = gpu.oversubscribed_since_ns {
+                let _ = write!(
+                    line,
+                    " for {}",
+                    Nanos(self.taken.ts_ns.saturating_sub(since_ns))
+                );
+            }
+            if let Some(pid) = gpu.oversubscribed_by {
+                let known = self.taken.processes.iter().find(|p| p.pid == pid);
+                let by = known.map_or_else(|| format!("[{pid}]"), named);
+                let _ = write!(line, " by {by}");
+            }
+        }
+        line
     }
 
     fn rows(&self, text: &mut String, layout: Layout) {
@@ -207,44 +258,6 @@ fn fit_to(line: &str, layout: Layout) -> String {
         Some(columns) => fit(line, columns),
         None => line.to_owned(),
     }
-}
-
-/// `GPU 52a1 (gfx942): 5 compute, 2 copy queues of 2 processes mapped, 24 slots; oversubscribed`.
-fn head(gpu: &Gpu) -> String {
-    let mut line = format!("GPU {} ({}): ", gpu.gpu_id, gpu.gfx);
-    match (gpu.mapped_compute, gpu.mapped_sdma, gpu.mapped_processes) {
-        (Some(compute), Some(sdma), Some(processes)) => {
-            let _ = write!(line, "{compute} compute");
-            if sdma > 0 {
-                let _ = write!(line, " and {sdma} copy");
-            }
-            let _ = write!(
-                line,
-                " {} of {} mapped",
-                plural(compute + sdma, "queue"),
-                counted(processes, "process", "processes")
-            );
-        }
-        _ => {
-            let queues = u32::try_from(gpu.queues).unwrap_or(u32::MAX);
-            let processes = u32::try_from(gpu.processes).unwrap_or(u32::MAX);
-            let _ = write!(
-                line,
-                "{} of {}",
-                counted(queues, "queue", "queues"),
-                counted(processes, "process", "processes")
-            );
-        }
-    }
-    let per_xcc = if gpu.num_xcc > 1 { " per XCC" } else { "" };
-    let _ = match gpu.slots_used {
-        Some(used) => write!(line, ", {used} of {} slots{per_xcc} used", gpu.slots_total),
-        None => write!(line, ", {} slots{per_xcc}", gpu.slots_total),
-    };
-    if gpu.oversubscribed == Some(true) {
-        line.push_str(", OVERSUBSCRIBED");
-    }
-    line
 }
 
 fn plural(n: u32, word: &str) -> String {
