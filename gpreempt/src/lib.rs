@@ -8,6 +8,7 @@ pub mod control;
 pub mod doctor;
 pub mod engine;
 pub mod event;
+pub mod inspect;
 pub mod kfd;
 pub mod model;
 pub mod recording;

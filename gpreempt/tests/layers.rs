@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rooms depend on each other in one direction: source, event <- kfd, model <- control <- sink <- engine, bench, doctor <- top <- cli.
+//! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control <- sink <- engine, bench, doctor <- top <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,6 +10,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("source", &[]),
     ("event", &[]),
     ("kfd", &["event"]),
+    // Reads the running kernel: what `source` fetches and `kfd` knows the meaning of.
+    ("inspect", &["kfd", "source"]),
     ("model", &["event"]),
     ("control", &["event", "kfd", "source"]),
     // Of control, only the records that it reports: a test below.
@@ -26,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "engine",
             "event",
+            "inspect",
             "kfd",
             "model",
             "recording",
@@ -41,7 +44,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "doctor",
             "engine",
             "event",
+            "inspect",
             "kfd",
+            "model",
             "recording",
             "sink",
             "source",

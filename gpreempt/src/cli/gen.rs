@@ -21,6 +21,7 @@ impl Gen {
         let files = [
             ("schema/watch.schema.json", schema::schema()),
             ("schema/control.schema.json", schema::control_schema()),
+            ("schema/queues.schema.json", schema::queues_schema()),
             ("schema/bench.schema.json", record::schema()),
             ("json-records.md", schema::page()),
         ];

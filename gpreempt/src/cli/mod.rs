@@ -11,6 +11,7 @@ mod gen;
 mod output;
 mod preempt;
 mod probes;
+mod queues;
 mod record;
 mod replay;
 mod reserve;
@@ -64,6 +65,7 @@ impl Global {
 enum Verb {
     Watch(watch::Watch),
     Top(top::Top),
+    Queues(queues::Queues),
     Record(record::Record),
     Replay(replay::Replay),
     Preempt(preempt::Preempt),
@@ -99,6 +101,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
         Verb::Top(verb) => verb.run(&cli.global),
+        Verb::Queues(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),

@@ -13,7 +13,8 @@ use super::output;
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
 use crate::engine::{CaptureHost, Host, LiveHost, Options, ScriptHost};
-use crate::kfd::snapshot::{self, Want};
+use crate::inspect;
+use crate::kfd::snapshot::Want;
 use crate::sink::summary::ForPeople;
 
 /// Record what happens to compute queues
@@ -80,8 +81,9 @@ impl Record {
                 true => format!("{name} exists; --force overwrites it"),
                 false => format!("cannot write {name}"),
             })?;
+        inspect::use_offsets(self.probes.offsets());
         let look = Box::new(|root: &crate::kfd::Root| {
-            let _ = snapshot::collect(root, Want::default());
+            let _ = inspect::look(root, Want::default());
         });
         let host = CaptureHost::new(host, file, look, self.snapshot_every)
             .with_context(|| format!("cannot write {name}"))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{top, watch, Exit, Failure, Global};
+use super::{queues, top, watch, Exit, Failure, Global};
 
 /// Show a recording as if it happened now
 ///
@@ -22,6 +22,7 @@ pub(super) struct Replay {
 enum Verb {
     Watch(watch::Watch),
     Top(top::Top),
+    Queues(Box<queues::Queues>),
 }
 
 impl Replay {
@@ -29,6 +30,7 @@ impl Replay {
         match self.verb {
             Verb::Watch(verb) => verb.replay(&self.file, global),
             Verb::Top(verb) => verb.replay(&self.file, global),
+            Verb::Queues(verb) => verb.replay(&self.file, global),
         }
     }
 }

@@ -147,11 +147,16 @@ impl Tape {
         }
     }
 
+    /// Whether that is later than what is wanted.
+    fn is_after(&self, ts_ns: u64) -> bool {
+        self.until_ns.is_some_and(|until_ns| ts_ns > until_ns)
+    }
+
     /// Hands over the records of a chunk. Whether it was one to its end.
     fn hand_over(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(&[u8])) -> bool {
         while let Some((record, rest)) = split(bytes) {
             if let Some(ts_ns) = time_of(record) {
-                if self.until_ns.is_some_and(|until_ns| ts_ns > until_ns) {
+                if self.is_after(ts_ns) {
                     self.ended = true;
                     return false;
                 }
@@ -245,6 +250,10 @@ impl Source for RecordedSource {
                 let mut tape = tape.borrow_mut();
                 tape.apply(Entry::Gone(gone));
                 tape.seek_attachment()?;
+                Ok(Read::Ended)
+            }
+            Some(Entry::Snapshot(snapped)) if tape.borrow().is_after(snapped.ts_ns) => {
+                tape.borrow_mut().ended = true;
                 Ok(Read::Ended)
             }
             Some(Entry::End(end)) => {

@@ -256,7 +256,11 @@ impl<'a> Session<'a> {
         let record = Record::Summary(summary.clone());
         let mut first = self.failed.take();
         for sink in self.sinks.iter_mut() {
-            if let Err(e) = sink.record(&record).and_then(|()| sink.flush()) {
+            let ended = sink.end(&self.model, self.last_ns);
+            if let Err(e) = ended
+                .and_then(|()| sink.record(&record))
+                .and_then(|()| sink.flush())
+            {
                 first.get_or_insert(e);
             }
         }

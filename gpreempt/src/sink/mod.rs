@@ -5,6 +5,7 @@ pub mod filter;
 pub mod json;
 mod named;
 pub mod perfetto;
+pub mod picture;
 pub mod record;
 pub mod schema;
 pub mod summary;
@@ -46,6 +47,15 @@ pub trait Sink {
         model: &Model,
     ) -> io::Result<()> {
         let _ = (happening, context, model);
+        Ok(())
+    }
+
+    /// Called at the end, before the summary: the last look at the state of everything.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        let _ = (model, ts_ns);
         Ok(())
     }
 

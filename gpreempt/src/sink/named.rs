@@ -51,6 +51,10 @@ impl<S: Sink> Sink for Named<S> {
             .map_err(|e| self.named(e))
     }
 
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        self.sink.end(model, ts_ns).map_err(|e| self.named(e))
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush().map_err(|e| self.named(e))
     }

@@ -37,6 +37,7 @@ mod reserve;
 mod reset;
 mod rocm;
 mod scheduling;
+mod snapshot;
 mod stock;
 mod targets;
 mod timing;
@@ -62,6 +63,7 @@ pub(crate) fn all() -> Vec<Test> {
         profile::TESTS,
         perfetto::TESTS,
         scheduling::TESTS,
+        snapshot::TESTS,
         module::TESTS,
         multi::TESTS,
         reset::TESTS,
