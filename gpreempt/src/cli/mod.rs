@@ -14,6 +14,7 @@ mod record;
 mod replay;
 mod reserve;
 mod resume;
+mod stat;
 mod supervise;
 mod watch;
 
@@ -61,6 +62,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Watch(watch::Watch),
+    Stat(stat::Stat),
     Record(record::Record),
     Replay(replay::Replay),
     Preempt(preempt::Preempt),
@@ -95,6 +97,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
+        Verb::Stat(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{watch, Exit, Failure, Global};
+use super::{stat, watch, Exit, Failure, Global};
 
 /// Show a recording as if it happened now
 ///
@@ -21,12 +21,14 @@ pub(super) struct Replay {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Watch(watch::Watch),
+    Stat(stat::Stat),
 }
 
 impl Replay {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
         match self.verb {
             Verb::Watch(verb) => verb.replay(&self.file, global),
+            Verb::Stat(verb) => verb.replay(&self.file, global),
         }
     }
 }

@@ -267,7 +267,11 @@ impl<'a> Session<'a> {
         let record = Record::Summary(summary.clone());
         let mut first = self.failed.take();
         for sink in self.sinks.iter_mut() {
-            if let Err(e) = sink.record(&record).and_then(|()| sink.flush()) {
+            let last = sink
+                .end(&self.model, self.last_ns)
+                .and_then(|()| sink.record(&record))
+                .and_then(|()| sink.flush());
+            if let Err(e) = last {
                 first.get_or_insert(e);
             }
         }

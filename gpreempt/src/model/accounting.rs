@@ -8,7 +8,7 @@ use super::oversubscription::{self, Limits};
 use super::shares::Stopped;
 use super::stops::{Account, Call, Moment, Runlist};
 use super::takers::{Taken, Takers};
-use super::usage::{Oversubscription, ProcessUsage, Usage};
+use super::usage::{Off, Oversubscription, ProcessUsage, Usage};
 use super::{Gpu, Model, Queue, QueueKey, Tracked};
 use crate::event::{Cause, Comm, GpuId, Happening, Pid};
 
@@ -23,22 +23,33 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// After its new counts are in place.
-    pub(super) fn mapped(&mut self, happening: &Happening, limits: Limits, since_ns: u64) {
+    /// After its new counts are in place. Returns the time off that this ends.
+    pub(super) fn mapped(
+        &mut self,
+        happening: &Happening,
+        limits: Limits,
+        since_ns: u64,
+    ) -> Option<Off> {
         let gpu = &mut self.gpu;
         let first = gpu.maps == 0;
         gpu.maps += 1;
         gpu.mapped = happening.status == 0;
         if happening.status != 0 {
-            return;
+            return None;
         }
-        if let Some(off_ns) = self.runlist.mapped(happening.ts_ns, happening.actor_tid) {
-            self.takers.resumed(off_ns);
+        let off = self.runlist.mapped(happening.ts_ns, happening.actor_tid);
+        if let Some(off) = off {
+            self.takers.resumed(off.ns);
         }
         if !gpu.oversubscribed {
             self.fitting = self.fitting.max(gpu.processes);
-            gpu.oversubscription = None;
+            if let Some(over) = gpu.oversubscription.take() {
+                let ns = happening.ts_ns.saturating_sub(over.since_ns);
+                gpu.oversubscribed_ns = gpu.oversubscribed_ns.saturating_add(ns);
+                gpu.last_oversubscription = Some(over);
+            }
         } else if gpu.oversubscription.is_none() {
+            gpu.oversubscriptions += 1;
             gpu.oversubscription = Some(Oversubscription {
                 since_ns: if first { since_ns } else { happening.ts_ns },
                 by: if first { None } else { happening.pid },
@@ -48,6 +59,7 @@ impl Node {
                 processes: gpu.processes,
             });
         }
+        off
     }
 
     fn now(&self, ts_ns: u64) -> Moment {
@@ -70,6 +82,12 @@ impl Model {
     /// Says when watching began: what was so at the first event has been so since then.
     pub fn begin(&mut self, ts_ns: u64) {
         self.since_ns = Some(ts_ns);
+    }
+
+    /// When watching began, or the first event.
+    #[must_use]
+    pub fn since_ns(&self) -> Option<u64> {
+        self.since_ns
     }
 
     /// Says what a node's scheduler takes at once. Forgotten when the driver goes.
@@ -205,24 +223,26 @@ impl Model {
         }
     }
 
-    /// A queue may run, or may not.
-    pub(super) fn change_share(&mut self, key: &QueueKey, runs: bool, happening: &Happening) {
-        let (Some(tracked), Some(node), Some(share)) = (
-            self.queues.get_mut(key),
-            self.gpus.get(&key.gpu_id),
-            self.shares.get(key.pid, key.gpu_id),
-        ) else {
-            return;
-        };
+    /// A queue may run, or may not. Returns the time off that this ends.
+    pub(super) fn change_share(
+        &mut self,
+        key: &QueueKey,
+        runs: bool,
+        happening: &Happening,
+    ) -> Option<Off> {
+        let tracked = self.queues.get_mut(key)?;
+        let node = self.gpus.get(&key.gpu_id)?;
+        let share = self.shares.get(key.pid, key.gpu_id)?;
         let at = node
             .runlist
             .after(call(happening), runs)
             .unwrap_or(node.now(happening.ts_ns));
         let at = share.moment(&at);
-        match runs {
-            true => tracked.account.join(&at),
-            false => tracked.account.leave(&at),
+        if runs {
+            return tracked.account.join(&at);
         }
+        tracked.account.leave(&at);
+        None
     }
 
     /// A queue is gone.
@@ -275,35 +295,43 @@ impl Model {
         gpu_id: GpuId,
         evicted: bool,
         happening: &Happening,
-    ) {
+    ) -> Option<Off> {
         self.set_share(pid, gpu_id, happening, |stopped, _| Stopped {
             evicted,
             ..stopped
-        });
+        })
     }
 
     /// Holds tell how many queues, not which: when as many are held as there are, all are off.
-    pub(super) fn weigh_holds(&mut self, pid: Pid, gpu_id: GpuId, happening: &Happening) {
+    pub(super) fn weigh_holds(
+        &mut self,
+        pid: Pid,
+        gpu_id: GpuId,
+        happening: &Happening,
+    ) -> Option<Off> {
         let held = self.holds.get(pid, gpu_id);
         let most = held.queues.max(held.parked);
         self.set_share(pid, gpu_id, happening, |stopped, queues| Stopped {
             held: most > 0 && most >= queues,
             ..stopped
-        });
+        })
     }
 
     /// Suspends tell neither which queues nor on which node: when as many are suspended as the process has, all are off.
-    pub(super) fn weigh_suspend(&mut self, pid: Pid, happening: &Happening) {
+    pub(super) fn weigh_suspend(&mut self, pid: Pid, happening: &Happening) -> Option<Off> {
         let suspended = self.suspended.get(&pid).copied().unwrap_or(0);
         let queues: u32 = self.shares.of(pid).map(|(_, share)| share.queues).sum();
         let all = suspended > 0 && suspended >= queues;
         let gpu_ids: Vec<GpuId> = self.shares.of(pid).map(|(gpu_id, _)| gpu_id).collect();
+        let mut off = None;
         for gpu_id in gpu_ids {
-            self.set_share(pid, gpu_id, happening, |stopped, _| Stopped {
+            let ended = self.set_share(pid, gpu_id, happening, |stopped, _| Stopped {
                 suspended: all,
                 ..stopped
             });
+            off = [off, ended].into_iter().flatten().max_by_key(|off| off.ns);
         }
+        off
     }
 
     fn set_share(
@@ -312,13 +340,11 @@ impl Model {
         gpu_id: GpuId,
         happening: &Happening,
         set: impl Fn(Stopped, u32) -> Stopped,
-    ) {
-        if let (Some(node), Some(share)) =
-            (self.gpus.get(&gpu_id), self.shares.get_mut(pid, gpu_id))
-        {
-            let stopped = set(share.stopped, share.queues);
-            share.set(stopped, &node.runlist, call(happening));
-        }
+    ) -> Option<Off> {
+        let node = self.gpus.get(&gpu_id)?;
+        let share = self.shares.get_mut(pid, gpu_id)?;
+        let stopped = set(share.stopped, share.queues);
+        share.set(stopped, &node.runlist, call(happening))
     }
 }
 

@@ -20,7 +20,7 @@ pub use holds::Held;
 pub use oversubscription::Limits;
 pub use takers::Taken;
 pub use tally::Tally;
-pub use usage::{Oversubscription, ProcessUsage, Rule, Usage};
+pub use usage::{Off, Oversubscription, ProcessUsage, Rule, Usage};
 
 use crate::event::{
     Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
@@ -89,6 +89,12 @@ pub struct Gpu {
     pub oversubscribed: bool,
     /// Since when and by whom, while it is.
     pub oversubscription: Option<Oversubscription>,
+    /// The last one, when it is over.
+    pub last_oversubscription: Option<Oversubscription>,
+    /// How often it became so.
+    pub oversubscriptions: u64,
+    /// How long it was so, times that have ended.
+    pub oversubscribed_ns: u64,
     /// A runlist is on the hardware, as far as seen.
     pub mapped: bool,
     /// Runlists taken off.
@@ -124,6 +130,9 @@ pub struct Context {
     pub evicted_ns: Option<u64>,
     /// For a restore: why they had been evicted.
     pub reason: Option<EvictReason>,
+    /// The time off the GPU that this ends: of the node by a map, of a process by a restore, release or resume, of a queue by an
+    /// update.
+    pub off: Option<Off>,
     /// Pid in its own namespace, where the record lacks it.
     pub ns_pid: Option<u32>,
     /// Path of the cgroup of the process.
@@ -271,7 +280,7 @@ impl Model {
                         queue.priority = Some(priority);
                         queue.percent = Some(percent);
                         context.created_ns = queue.created_ns;
-                        self.change_share(&key, percent > 0, happening);
+                        context.off = self.change_share(&key, percent > 0, happening);
                     }
                 }
             }
@@ -315,7 +324,7 @@ impl Model {
                 gpu.cp_queues = cp_queues;
                 gpu.processes = processes;
                 gpu.oversubscribed = oversubscribed;
-                node.mapped(happening, limits, since_ns);
+                context.off = node.mapped(happening, limits, since_ns);
             }
             Event::ProcessEvicted { gpu_id, reason, .. } => {
                 if let Some(pid) = pid {
@@ -333,7 +342,7 @@ impl Model {
                         context.evicted_ns = Some(ts_ns.saturating_sub(eviction.since_ns));
                         context.reason = Some(eviction.reason);
                     }
-                    self.weigh_eviction(pid, gpu_id, false, happening);
+                    context.off = self.weigh_eviction(pid, gpu_id, false, happening);
                 } else if let Some(pid) = pid {
                     context.reason = self.evictions.get(&(pid, gpu_id)).map(|e| e.reason);
                 }
@@ -347,7 +356,7 @@ impl Model {
             Event::QueuesReleased(hold) => {
                 if let Some(pid) = pid {
                     context.held_ns = self.holds.release(pid, &hold, ts_ns);
-                    self.weigh_holds(pid, hold.gpu_id, happening);
+                    context.off = self.weigh_holds(pid, hold.gpu_id, happening);
                 }
             }
             Event::GpuReset { gpu_id, phase } => {
@@ -366,9 +375,7 @@ impl Model {
                 if let Some(suspended) = pid.and_then(|pid| self.suspended.get_mut(&pid)) {
                     *suspended = suspended.saturating_sub(count);
                 }
-                if let Some(pid) = pid {
-                    self.weigh_suspend(pid, happening);
-                }
+                context.off = pid.and_then(|pid| self.weigh_suspend(pid, happening));
             }
             Event::QueueRejected => {}
         }
@@ -465,6 +472,12 @@ impl Model {
         self.queues
             .iter()
             .map(|(key, tracked)| (key, &tracked.queue))
+    }
+
+    /// A queue.
+    #[must_use]
+    pub fn queue(&self, key: &QueueKey) -> Option<&Queue> {
+        self.queues.get(key).map(|tracked| &tracked.queue)
     }
 
     /// Every process, in no order.

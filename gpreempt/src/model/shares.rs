@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use foldhash::HashMap;
 
 use super::stops::{Account, Call, Counts, Moment, Runlist};
-use super::usage::ProcessUsage;
+use super::usage::{Off, ProcessUsage};
 use crate::event::{Comm, GpuId, Pid};
 
 /// Processes that are remembered after their end.
@@ -67,19 +67,22 @@ impl Share {
     }
 
     /// Sets what keeps it off. It leaves and joins the runlist at the change that the call made, if there was one.
-    pub(super) fn set(&mut self, stopped: Stopped, runlist: &Runlist, call: Call) {
+    /// Returns the time off that this ends.
+    pub(super) fn set(&mut self, stopped: Stopped, runlist: &Runlist, call: Call) -> Option<Off> {
         self.stopped = stopped;
         let off = stopped.any();
-        if off == self.account.is_part() {
-            let at = runlist.after(call, !off).unwrap_or(Moment {
-                ts_ns: call.to_ns,
-                counts: runlist.counts,
-            });
-            match off {
-                true => self.account.leave(&at),
-                false => self.account.join(&at),
-            }
+        if off != self.account.is_part() {
+            return None;
         }
+        let at = runlist.after(call, !off).unwrap_or(Moment {
+            ts_ns: call.to_ns,
+            counts: runlist.counts,
+        });
+        if off {
+            self.account.leave(&at);
+            return None;
+        }
+        self.account.join(&at)
     }
 
     /// The runlist is about to be taken off on behalf of this process.

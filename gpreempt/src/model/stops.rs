@@ -9,6 +9,7 @@
 //! A runlist is off from the return of the call that took it off to the return of the call that submitted it again: from `ts_ns`
 //! to `ts_ns` of their records. What the GPU took to save its waves before that, and to start again after it, is not in it.
 
+use super::usage::Off;
 use crate::event::{Cause, Pid};
 
 /// Changes of a runlist that are remembered: those of a call are looked for when the call's own record comes, which is after its
@@ -133,15 +134,17 @@ impl Runlist {
         self.push(ts_ns, tid, false, cause, by);
     }
 
-    /// It was submitted. Returns how long it had been off, if that was seen.
-    pub(super) fn mapped(&mut self, ts_ns: u64, tid: u32) -> Option<u64> {
-        let off_ns = self
-            .counts
-            .off_since_ns
-            .map(|since_ns| ts_ns.saturating_sub(since_ns));
+    /// It was submitted. Returns the time off that this ends, if it was seen to be taken off.
+    pub(super) fn mapped(&mut self, ts_ns: u64, tid: u32) -> Option<Off> {
+        let since_ns = self.counts.off_since_ns;
         self.counts.resume(ts_ns);
         self.push(ts_ns, tid, true, Cause::Other, None);
-        off_ns
+        let (cause, by) = self.counts.last?;
+        Some(Off {
+            ns: ts_ns.saturating_sub(since_ns?),
+            cause,
+            by,
+        })
     }
 
     fn push(&mut self, ts_ns: u64, tid: u32, on: bool, cause: Cause, by: Option<Pid>) {
@@ -306,15 +309,23 @@ impl Account {
         counts
     }
 
-    /// It takes part from `at` on, unless it does already.
-    pub(super) fn join(&mut self, at: &Moment) {
-        if !self.is_part() {
-            self.settled.resume(at.ts_ns);
-            self.part = Part::Of {
-                joined_ns: at.ts_ns,
-                base: Base::at(&at.counts, at.ts_ns),
-            };
+    /// It takes part from `at` on, unless it does already. Returns the time off that this ends, if it was taken off.
+    pub(super) fn join(&mut self, at: &Moment) -> Option<Off> {
+        if self.is_part() {
+            return None;
         }
+        let since_ns = self.settled.off_since_ns;
+        self.settled.resume(at.ts_ns);
+        self.part = Part::Of {
+            joined_ns: at.ts_ns,
+            base: Base::at(&at.counts, at.ts_ns),
+        };
+        let (cause, by) = self.settled.last?;
+        Some(Off {
+            ns: at.ts_ns.saturating_sub(since_ns?),
+            cause,
+            by,
+        })
     }
 
     /// It is off by itself from `at` on, unless it is already.

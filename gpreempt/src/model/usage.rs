@@ -50,6 +50,18 @@ impl Usage {
     }
 }
 
+/// A time off the GPU that an event ended: of a node's runlist, of a process that was evicted, held or suspended, or of a queue that
+/// may run again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Off {
+    /// How long: as in [`Usage`].
+    pub ns: u64,
+    /// Why it was taken off.
+    pub cause: Cause,
+    /// On whose behalf.
+    pub by: Option<Pid>,
+}
+
 /// Of all queues of one process on one node, those that are gone too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessUsage {

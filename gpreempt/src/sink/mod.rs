@@ -34,6 +34,15 @@ pub trait Sink {
         Ok(())
     }
 
+    /// Takes what is known at the end, before the summary.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        let _ = (model, ts_ns);
+        Ok(())
+    }
+
     /// Called when no more records are at hand: what was taken must become visible.
     ///
     /// # Errors
