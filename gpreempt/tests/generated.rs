@@ -29,4 +29,12 @@ fn schema_and_page_are_current() {
         committed("json-records.md") == gpreempt::sink::schema::page(),
         "json-records.md {how}"
     );
+    assert!(
+        committed("schema/stat.schema.json") == gpreempt::stat::schema(),
+        "stat.schema.json {how}"
+    );
+    assert!(
+        committed("json-stat.md") == gpreempt::stat::page(),
+        "json-stat.md {how}"
+    );
 }

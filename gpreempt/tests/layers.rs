@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control <- sink <- engine, bench, doctor <- top <- cli.
+//! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control <- sink <- findings
+//! <- engine, bench, doctor, stat <- top <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,13 +17,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("control", &["event", "kfd", "source"]),
     // Of control, only the records that it reports: a test below.
     ("sink", &["control", "event", "kfd", "model", "source"]),
+    ("findings", &["event", "kfd", "model", "sink"]),
+    ("stat", &["event", "findings", "model", "sink"]),
     ("recording", &["event", "source"]),
     (
         "engine",
         &["event", "kfd", "model", "recording", "sink", "source"],
     ),
     ("bench", &["control", "event", "kfd", "sink"]),
-    ("doctor", &["kfd", "source"]),
+    ("doctor", &["findings", "kfd", "source"]),
     (
         "top",
         &[
@@ -50,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "recording",
             "sink",
             "source",
+            "stat",
             "top",
         ],
     ),

@@ -16,6 +16,7 @@ mod record;
 mod replay;
 mod reserve;
 mod resume;
+mod stat;
 mod supervise;
 mod top;
 mod watch;
@@ -66,6 +67,7 @@ enum Verb {
     Watch(watch::Watch),
     Top(top::Top),
     Queues(queues::Queues),
+    Stat(stat::Stat),
     Record(record::Record),
     Replay(replay::Replay),
     Preempt(preempt::Preempt),
@@ -102,6 +104,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Watch(verb) => verb.run(&cli.global),
         Verb::Top(verb) => verb.run(&cli.global),
         Verb::Queues(verb) => verb.run(&cli.global),
+        Verb::Stat(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),

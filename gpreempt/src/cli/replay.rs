@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{queues, top, watch, Exit, Failure, Global};
+use super::{queues, stat, top, watch, Exit, Failure, Global};
 
 /// Show a recording as if it happened now
 ///
@@ -23,6 +23,7 @@ enum Verb {
     Watch(watch::Watch),
     Top(top::Top),
     Queues(Box<queues::Queues>),
+    Stat(stat::Stat),
 }
 
 impl Replay {
@@ -31,6 +32,7 @@ impl Replay {
             Verb::Watch(verb) => verb.replay(&self.file, global),
             Verb::Top(verb) => verb.replay(&self.file, global),
             Verb::Queues(verb) => verb.replay(&self.file, global),
+            Verb::Stat(verb) => verb.replay(&self.file, global),
         }
     }
 }

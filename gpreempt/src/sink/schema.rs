@@ -92,6 +92,15 @@ pub fn page() -> String {
     page
 }
 
+/// A page of one family of records, in Markdown.
+pub(crate) fn page_of(intro: &str, schema: &str, objects: &str) -> String {
+    let mut page = intro.to_owned();
+    records(&mut page, schema, objects);
+    page.truncate(page.trim_end().len());
+    page.push('\n');
+    page
+}
+
 /// A table for each record, then one for each object, and the words of each enumeration.
 fn records(page: &mut String, schema: &str, objects: &str) {
     let schema: Value = serde_json::from_str(schema).unwrap_or_default();
