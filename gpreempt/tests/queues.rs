@@ -209,7 +209,11 @@ fn recording(name: &str) -> std::path::PathBuf {
         probes: Vec::new(),
         ring_bytes: 4096,
     };
-    let attached = Attached { ts_ns: T0, startup };
+    let attached = Attached {
+        ts_ns: T0,
+        unix_ns: 0,
+        startup,
+    };
     writer.attached(&attached).expect("it can be written");
     writer
         .snapshot(Snapped { ts_ns: T0 })

@@ -17,6 +17,7 @@ fn queue(pid: u32, queue_id: u32, state: State, written: u64, read: u64) -> Queu
         queue_type: QueueType::Compute,
         ring_bytes: 65536,
         state,
+        reason: None,
         priority: None,
         percent: None,
         aql: None,

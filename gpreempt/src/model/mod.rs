@@ -480,12 +480,6 @@ impl Model {
         self.queues.get(key).map(|tracked| &tracked.queue)
     }
 
-    /// A queue.
-    #[must_use]
-    pub fn queue(&self, key: &QueueKey) -> Option<&Queue> {
-        self.queues.get(key)
-    }
-
     /// Every process, in no order.
     pub fn processes(&self) -> impl Iterator<Item = (Pid, &Process)> {
         self.processes.iter().map(|(pid, process)| (*pid, process))

@@ -366,8 +366,8 @@ fn of_queue(queue: &snapshot::Queue, snapshot: &Snapshot, beside: Beside<'_>) ->
         saves: ticks(&queue.saves),
         restores: ticks(&queue.restores),
         created_ns,
-        preemptions: usage.map(|usage| usage.preemptions),
-        off_ns: usage.map(|usage| usage.off_until(snapshot.ts_ns)),
+        preemptions: usage.as_ref().map(|usage| usage.preemptions),
+        off_ns: usage.as_ref().map(|usage| usage.off_until(snapshot.ts_ns)),
         last_cause: usage
             .and_then(|usage| usage.last_cause)
             .map(|(cause, _)| cause),
