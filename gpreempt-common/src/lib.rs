@@ -9,4 +9,5 @@
 
 pub mod counters;
 pub mod offsets;
+pub mod peek;
 pub mod record;

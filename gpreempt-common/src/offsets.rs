@@ -71,14 +71,26 @@ offsets! {
     queue_is_evicted: Offset false ("queue", "properties.is_evicted");
     /// Absent before the debugger API (Linux 6.5).
     queue_is_suspended: Offset false ("queue", "properties.is_suspended");
+    queue_is_being_destroyed: Offset false ("queue", "properties.is_being_destroyed");
+    queue_ring_address: Offset false ("queue", "properties.queue_address");
+    queue_read_ptr: Offset false ("queue", "properties.read_ptr");
+    queue_write_ptr: Offset false ("queue", "properties.write_ptr");
+    /// Exists in a driver with this project's patches only.
+    queue_hold: Offset false ("queue", "properties.gp_hold");
+    queue_mqd_address: Offset false ("queue", "gart_mqd_addr");
+    queue_list: Offset false ("queue", "list");
 
     process_lead_thread: Offset true ("kfd_process", "lead_thread");
     process_mmu_notifier: Offset true ("kfd_process", "mmu_notifier");
+    process_table_node: Offset false ("kfd_process", "kfd_processes");
+    process_pdds: Offset false ("kfd_process", "pdds");
+    process_n_pdds: Offset false ("kfd_process", "n_pdds");
 
     pdd_process: Offset true ("kfd_process_device", "process");
     pdd_dev: Offset true ("kfd_process_device", "dev");
     pdd_qpd: Offset true ("kfd_process_device", "qpd");
     qpd_evicted: Offset false ("qcm_process_device", "evicted");
+    qpd_queues_list: Offset false ("qcm_process_device", "queues_list");
 
     pqm_process: Offset true ("process_queue_manager", "process");
 
@@ -110,6 +122,10 @@ offsets! {
     hold_note_lock_wait_ns: Offset false ("kfd_gpreempt_note", "lock_wait_ns");
     hold_note_hw_ns: Offset false ("kfd_gpreempt_note", "hw_ns");
     hold_note_total_ns: Offset false ("kfd_gpreempt_note", "total_ns");
+
+    list_next: Offset false ("list_head", "next");
+    hlist_next: Offset false ("hlist_node", "next");
+    hlist_pprev: Offset false ("hlist_node", "pprev");
 
     task_tgid: Offset true ("task_struct", "tgid");
     task_start_boottime: Offset false ("task_struct", "start_boottime");

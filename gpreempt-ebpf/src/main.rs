@@ -11,6 +11,7 @@ mod context;
 mod evict;
 mod hold;
 mod kernel;
+mod peek;
 mod process;
 mod queue;
 mod reset;

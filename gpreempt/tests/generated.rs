@@ -22,7 +22,19 @@ fn schema_and_page_are_current() {
         "control.schema.json {how}"
     );
     assert!(
+        committed("schema/queues.schema.json") == gpreempt::sink::schema::queues_schema(),
+        "queues.schema.json {how}"
+    );
+    assert!(
         committed("json-records.md") == gpreempt::sink::schema::page(),
         "json-records.md {how}"
+    );
+    assert!(
+        committed("schema/stat.schema.json") == gpreempt::stat::schema(),
+        "stat.schema.json {how}"
+    );
+    assert!(
+        committed("json-stat.md") == gpreempt::stat::page(),
+        "json-stat.md {how}"
     );
 }

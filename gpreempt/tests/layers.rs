@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rooms depend on each other in one direction: source, event <- kfd, model <- control <- sink <- engine, bench, doctor <- top <- cli.
+//! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control <- sink <- findings
+//! <- engine, bench, doctor, stat <- top <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,22 +11,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("source", &[]),
     ("event", &[]),
     ("kfd", &["event"]),
+    // Reads the running kernel: what `source` fetches and `kfd` knows the meaning of.
+    ("inspect", &["kfd", "source"]),
     ("model", &["event"]),
     ("control", &["event", "kfd", "source"]),
     // Of control, only the records that it reports: a test below.
     ("sink", &["control", "event", "kfd", "model", "source"]),
+    ("findings", &["event", "kfd", "model", "sink"]),
+    ("stat", &["event", "findings", "model", "sink"]),
     ("recording", &["event", "source"]),
     (
         "engine",
         &["event", "kfd", "model", "recording", "sink", "source"],
     ),
     ("bench", &["control", "event", "kfd", "sink"]),
-    ("doctor", &["kfd", "source"]),
+    ("doctor", &["findings", "kfd", "source"]),
     (
         "top",
         &[
             "engine",
             "event",
+            "inspect",
             "kfd",
             "model",
             "recording",
@@ -41,10 +47,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "doctor",
             "engine",
             "event",
+            "inspect",
             "kfd",
+            "model",
             "recording",
             "sink",
             "source",
+            "stat",
             "top",
         ],
     ),

@@ -21,6 +21,8 @@ Usage: gpreempt [OPTIONS] <COMMAND>
 Commands:
   watch    Show what happens to compute queues, as it happens
   top      Show queues, processes and GPUs on a full screen, as they change
+  queues   Show every compute queue: whose it is, whether it is mapped, how much work waits
+  stat     Show how long operations on queues take and how often they happen
   record   Record what happens to compute queues
   replay   Show a recording as if it happened now
   preempt  Stop queues of other processes for a while
@@ -115,14 +117,16 @@ Options:
       --offsets <PROFILE>
           Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
 
-      --export <json=PATH>
-          Also write JSON lines to a file
+      --export <json|perfetto=PATH>
+          Also write to a file: JSON lines, or a trace for ui.perfetto.dev, which filters do not
+          apply to
 
   -h, --help
           Print help (see a summary with '-h')
 
 Examples:
   gpreempt watch --comm 'python*' --kind runlist_unmapped,process_evicted
+  gpreempt watch --export perfetto=trace.pftrace --duration 10s
   gpreempt watch --format json --duration 10s | jq 'select(.type == "runlist_unmapped")'
 
 Types: process_attached process_exited queue_existing queue_created queue_updated

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::{Exit, Failure};
 use crate::bench::record;
 use crate::sink::schema;
+use crate::stat;
 
 /// Write the generated documents
 #[derive(Debug, clap::Args)]
@@ -21,8 +22,11 @@ impl Gen {
         let files = [
             ("schema/watch.schema.json", schema::schema()),
             ("schema/control.schema.json", schema::control_schema()),
+            ("schema/queues.schema.json", schema::queues_schema()),
             ("schema/bench.schema.json", record::schema()),
+            ("schema/stat.schema.json", stat::schema()),
             ("json-records.md", schema::page()),
+            ("json-stat.md", stat::page()),
         ];
         std::fs::create_dir_all(self.docs.join("schema"))
             .with_context(|| self.docs.display().to_string())?;

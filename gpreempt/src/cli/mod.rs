@@ -6,14 +6,17 @@ mod control_args;
 mod control_out;
 mod doctor;
 mod exit;
+mod export;
 mod gen;
 mod output;
 mod preempt;
 mod probes;
+mod queues;
 mod record;
 mod replay;
 mod reserve;
 mod resume;
+mod stat;
 mod supervise;
 mod top;
 mod watch;
@@ -63,6 +66,8 @@ impl Global {
 enum Verb {
     Watch(watch::Watch),
     Top(top::Top),
+    Queues(queues::Queues),
+    Stat(stat::Stat),
     Record(record::Record),
     Replay(replay::Replay),
     Preempt(preempt::Preempt),
@@ -98,6 +103,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let exit = match cli.verb {
         Verb::Watch(verb) => verb.run(&cli.global),
         Verb::Top(verb) => verb.run(&cli.global),
+        Verb::Queues(verb) => verb.run(&cli.global),
+        Verb::Stat(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),

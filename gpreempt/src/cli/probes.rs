@@ -46,6 +46,10 @@ impl Probes {
         }
     }
 
+    pub(super) fn offsets(&self) -> Option<PathBuf> {
+        self.offsets.clone()
+    }
+
     pub(super) fn attach(&self) -> Attach {
         match self.attach {
             How::Auto => Attach::Auto,

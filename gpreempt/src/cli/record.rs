@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::export::Exports;
 use super::output;
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
-use crate::engine::{CaptureHost, Host as _, LiveHost, Options};
-use crate::kfd::snapshot::{self, Want};
+use crate::engine::{CaptureHost, Host, LiveHost, Options, ScriptHost};
+use crate::inspect;
+use crate::kfd::snapshot::Want;
 use crate::sink::summary::ForPeople;
 
 /// Record what happens to compute queues
@@ -33,7 +35,12 @@ pub(super) struct Record {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
+    exports: Exports,
+    #[command(flatten)]
     probes: Probes,
+    /// Records from a file instead of the kernel
+    #[arg(long, hide = true, value_name = "FILE")]
+    script: Option<PathBuf>,
     /// Record while this command runs, and exit with its code
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "duration")]
     command: Vec<OsString>,
@@ -48,12 +55,22 @@ Examples:
 
 impl Record {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        match &self.script {
+            Some(script) => {
+                let host = ScriptHost::new(global.root(), script.clone())?;
+                self.record(host)
+            }
+            None => {
+                let options = self.probes.live_options();
+                let host = LiveHost::new(global.root(), options, self.probes.attach());
+                self.record(host)
+            }
+        }
+    }
+
+    fn record<H: Host>(self, host: H) -> Result<Exit, Failure> {
         let name = self.file.display().to_string();
-        let host = LiveHost::new(
-            global.root(),
-            self.probes.live_options(),
-            self.probes.attach(),
-        );
+        let mut sinks = self.exports.open()?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -64,8 +81,9 @@ impl Record {
                 true => format!("{name} exists; --force overwrites it"),
                 false => format!("cannot write {name}"),
             })?;
+        inspect::use_offsets(self.probes.offsets());
         let look = Box::new(|root: &crate::kfd::Root| {
-            let _ = snapshot::collect(root, Want::default());
+            let _ = inspect::look(root, Want::default());
         });
         let host = CaptureHost::new(host, file, look, self.snapshot_every)
             .with_context(|| format!("cannot write {name}"))?;
@@ -74,7 +92,7 @@ impl Record {
             command: self.command,
             ..self.span.options()
         };
-        let watched = super::run_watch(&host, options, &mut []);
+        let watched = super::run_watch(&host, options, &mut sinks);
         // Whatever ended it: what was recorded is to be had.
         let records = capture.finish(host.now_ns());
         let outcome = match watched {

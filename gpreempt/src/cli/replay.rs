@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{top, watch, Exit, Failure, Global};
+use super::{queues, stat, top, watch, Exit, Failure, Global};
 
 /// Show a recording as if it happened now
 ///
@@ -22,6 +22,8 @@ pub(super) struct Replay {
 enum Verb {
     Watch(watch::Watch),
     Top(top::Top),
+    Queues(Box<queues::Queues>),
+    Stat(stat::Stat),
 }
 
 impl Replay {
@@ -29,6 +31,8 @@ impl Replay {
         match self.verb {
             Verb::Watch(verb) => verb.replay(&self.file, global),
             Verb::Top(verb) => verb.replay(&self.file, global),
+            Verb::Queues(verb) => verb.replay(&self.file, global),
+            Verb::Stat(verb) => verb.replay(&self.file, global),
         }
     }
 }

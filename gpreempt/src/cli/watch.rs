@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `watch`: the live stream of events.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Context as _;
-
+use super::export::Exports;
 use super::output::{self, Format};
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
@@ -18,7 +15,7 @@ use crate::sink::filter::{CommGlob, Filter, GpuArg};
 use crate::sink::json::Json;
 use crate::sink::summary::ForPeople;
 use crate::sink::table::Table;
-use crate::sink::{Named, Sink};
+use crate::sink::Named;
 
 /// Show what happens to compute queues, as it happens
 ///
@@ -49,9 +46,8 @@ pub(super) struct Watch {
     kind: Vec<Kind>,
     #[command(flatten)]
     probes: Probes,
-    /// Also write JSON lines to a file
-    #[arg(long, value_name = "json=PATH")]
-    export: Option<Export>,
+    #[command(flatten)]
+    exports: Exports,
     /// Records from a file instead of the kernel
     #[arg(long, hide = true, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -60,27 +56,13 @@ pub(super) struct Watch {
 const EXAMPLES: &str = "\
 Examples:
   gpreempt watch --comm 'python*' --kind runlist_unmapped,process_evicted
+  gpreempt watch --export perfetto=trace.pftrace --duration 10s
   gpreempt watch --format json --duration 10s | jq 'select(.type == \"runlist_unmapped\")'
 
 Types: process_attached process_exited queue_existing queue_created queue_updated
   queue_destroyed queue_rejected runlist_unmapped runlist_mapped process_evicted
   process_restored queues_suspended queues_resumed gpu_reset
   queues_held queues_released (by a patched driver)";
-
-/// `json=PATH`.
-#[derive(Clone, Debug)]
-struct Export(PathBuf);
-
-impl FromStr for Export {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.split_once('=') {
-            Some(("json", path)) if !path.is_empty() => Ok(Self(path.into())),
-            _ => Err("expected json=PATH".to_owned()),
-        }
-    }
-}
 
 /// A plain number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -110,16 +92,7 @@ impl Watch {
     }
 
     fn watch<H: Host>(self, host: &H, global: &Global) -> Result<Exit, Failure> {
-        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-        // Before anything is attached: a path that cannot be written is no reason to touch the kernel.
-        if let Some(Export(path)) = &self.export {
-            let file =
-                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            sinks.push(Box::new(Named::new(
-                path.display().to_string(),
-                Json::new(file),
-            )));
-        }
+        let mut sinks = self.exports.open()?;
         match self.format {
             Format::Json => sinks.push(Box::new(Named::new("stdout", Json::new(io::stdout())))),
             Format::Table => {

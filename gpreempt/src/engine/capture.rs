@@ -122,6 +122,7 @@ impl State {
     }
 
     fn snapshot(&mut self, ts_ns: u64) {
+        self.files();
         self.write(|writer| writer.snapshot(Snapped { ts_ns }));
         lock(&self.captured).clear();
         (self.look)(&self.root);
@@ -134,6 +135,7 @@ impl State {
         let lost = |c: &Counters| (c.ring_full, c.unmatched, c.read_fault);
         if lost(&counters) != lost(&self.counters) {
             self.counters = counters;
+            self.files();
             self.write(|writer| writer.counters(&Counted { ts_ns, counters }));
         }
         if self
@@ -142,6 +144,7 @@ impl State {
         {
             self.snapshot(ts_ns);
         }
+        self.files();
         self.write(Writer::flush);
     }
 }
@@ -169,6 +172,7 @@ impl<H: Host> Host for CaptureHost<H> {
         state.counters = Counters::default();
         let attached = Attached {
             ts_ns,
+            unix_ns: self.host.unix_ns(),
             startup: source.startup().clone(),
         };
         state.write(|writer| writer.attached(&attached));
@@ -186,6 +190,10 @@ impl<H: Host> Host for CaptureHost<H> {
 
     fn clock() -> u64 {
         H::clock()
+    }
+
+    fn unix_ns(&self) -> u64 {
+        self.host.unix_ns()
     }
 
     fn root(&self) -> &Root {
@@ -223,15 +231,13 @@ impl<S: Source> Source for CaptureSource<S> {
         }
     }
 
+    /// What is drained may be interpreted later, and files be read then: nothing is written yet, so that they come before it.
     fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
         let capture = self.capture.clone();
         self.source.drain(&mut |bytes| {
             keep(&capture, bytes);
             each(bytes);
         });
-        let mut state = capture.0.borrow_mut();
-        state.files();
-        state.write(Writer::flush);
     }
 
     fn counters(&self) -> Counters {
@@ -259,6 +265,7 @@ impl<S> Drop for CaptureSource<S> {
         let mut state = self.capture.0.borrow_mut();
         if state.gone {
             let ts_ns = (self.now)();
+            state.files();
             state.write(|writer| writer.gone(ts_ns));
         }
     }

@@ -64,7 +64,11 @@ pub trait Host {
     fn attach(&self) -> Result<Self::Source, LiveError>;
     /// CLOCK_BOOTTIME.
     fn now_ns(&self) -> u64;
-    /// The same without the machine at hand; 0 for one whose clock is a file's.
+    /// The wall clock of the same moment, in nanoseconds since 1970.
+    fn unix_ns(&self) -> u64 {
+        super::session::unix_ns()
+    }
+    /// CLOCK_BOOTTIME without the machine at hand; 0 for one whose clock is a file's.
     fn clock() -> u64 {
         0
     }

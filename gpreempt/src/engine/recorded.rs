@@ -33,6 +33,8 @@ struct Tape {
     reader: Reader,
     tree: Arc<Mutex<Tree>>,
     now_ns: u64,
+    /// Wall clock when probes were attached last.
+    unix_ns: u64,
     /// Where to stop, if before the end.
     until_ns: Option<u64>,
     counters: Counters,
@@ -64,6 +66,7 @@ impl RecordedHost {
             reader,
             tree: Arc::clone(&tree),
             now_ns: 0,
+            unix_ns: 0,
             until_ns: None,
             counters: Counters::default(),
             attached: 0,
@@ -78,12 +81,6 @@ impl RecordedHost {
             root: Root::recorded(tree),
             tape: Rc::new(RefCell::new(tape)),
         })
-    }
-
-    /// Wall clock at its start, in nanoseconds since 1970.
-    #[must_use]
-    pub fn unix_ns(&self) -> u64 {
-        self.tape.borrow().reader.head().unix_ns
     }
 }
 
@@ -150,11 +147,16 @@ impl Tape {
         }
     }
 
+    /// Whether that is later than what is wanted.
+    fn is_after(&self, ts_ns: u64) -> bool {
+        self.until_ns.is_some_and(|until_ns| ts_ns > until_ns)
+    }
+
     /// Hands over the records of a chunk. Whether it was one to its end.
     fn hand_over(&mut self, mut bytes: &[u8], each: &mut dyn FnMut(&[u8])) -> bool {
         while let Some((record, rest)) = split(bytes) {
             if let Some(ts_ns) = time_of(record) {
-                if self.until_ns.is_some_and(|until_ns| ts_ns > until_ns) {
+                if self.is_after(ts_ns) {
                     self.ended = true;
                     return false;
                 }
@@ -191,6 +193,10 @@ impl Host for RecordedHost {
             return Err(anyhow::anyhow!("the recording has no more of that driver").into());
         };
         tape.attached += 1;
+        tape.unix_ns = match attached.unix_ns {
+            0 => tape.reader.head().unix_ns,
+            unix_ns => unix_ns,
+        };
         tape.counters = Counters::default();
         tape.files()
             .map_err(|error| LiveError::Other(error.into()))?;
@@ -203,6 +209,11 @@ impl Host for RecordedHost {
 
     fn now_ns(&self) -> u64 {
         self.tape.borrow().now_ns
+    }
+
+    /// Of the attachment that is played.
+    fn unix_ns(&self) -> u64 {
+        self.tape.borrow().unix_ns
     }
 
     fn root(&self) -> &Root {
@@ -239,6 +250,10 @@ impl Source for RecordedSource {
                 let mut tape = tape.borrow_mut();
                 tape.apply(Entry::Gone(gone));
                 tape.seek_attachment()?;
+                Ok(Read::Ended)
+            }
+            Some(Entry::Snapshot(snapped)) if tape.borrow().is_after(snapped.ts_ns) => {
+                tape.borrow_mut().ended = true;
                 Ok(Read::Ended)
             }
             Some(Entry::End(end)) => {

@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{Host, Source};
 use crate::event::{decode, Cause, Comm, Escaped, Event, Happening, Kind, Pid, QueueType};
 use crate::kfd::queues::SysfsQueue;
-use crate::kfd::{queues, task, topology, Root};
-use crate::model::{Context, Model, QueueKey, Tally};
+use crate::kfd::{module, queues, task, topology, Root};
+use crate::model::{Context, Limits, Model, QueueKey, Tally};
 use crate::sink::filter::Filter;
 use crate::sink::record::{
     DriverChange, DriverState, End, Gpu, Id64, Lost, Probe, Record, Startup, Summary, SCHEMA,
@@ -67,11 +67,13 @@ impl<'a> Session<'a> {
     /// The first lines: startup and the queues that are there already.
     pub(super) fn begin<S: Source, H: Host>(&mut self, source: &mut S, host: &H) -> io::Result<()> {
         self.before = source.counters();
+        self.model.begin(self.start_ns);
+        let gpus = self.gpus();
         let found = source.startup();
         let (probes_attached, probes_missed) = attached_and_missed(found);
         let startup = Startup {
             ts_ns: self.start_ns,
-            unix_ns: Id64(unix_ns()),
+            unix_ns: Id64(host.unix_ns()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             schema: SCHEMA,
             kernel: found.kernel.clone(),
@@ -82,7 +84,7 @@ impl<'a> Session<'a> {
             probes_attached,
             probes_missed,
             probes: found.probes.iter().map(Probe::from).collect(),
-            gpus: self.gpus(),
+            gpus,
         };
         self.emit(&Record::Startup(Box::new(startup)));
         self.snapshot(source, host.now_ns());
@@ -138,11 +140,14 @@ impl<'a> Session<'a> {
         }
         let mut context = self.model.apply(happening);
         self.add_cgroup(happening, &mut context);
+        if !self.is_full() {
+            self.tell(|sink, model| sink.unfiltered(happening, &context, model));
+        }
         if !self.filter.shows(happening, &context) {
             self.filtered += 1;
         } else if !self.is_full() {
             self.shown.count(happening.event.kind());
-            self.tell(happening, &context);
+            self.tell(|sink, model| sink.event(happening, &context, model));
             self.emit(&Record::of(happening, &context));
         }
     }
@@ -195,7 +200,7 @@ impl<'a> Session<'a> {
     }
 
     pub(super) fn driver_gone<H: Host>(&mut self, host: &H) -> io::Result<()> {
-        self.model.driver_gone();
+        self.model.driver_gone(host.now_ns());
         self.last_ns = self.last_ns.max(host.now_ns());
         self.emit(&Record::Driver(DriverChange {
             ts_ns: host.now_ns(),
@@ -215,6 +220,7 @@ impl<'a> Session<'a> {
         host: &H,
     ) -> io::Result<()> {
         self.before = source.counters();
+        let gpus = self.gpus();
         let found = source.startup();
         let (probes_attached, probes_missed) = attached_and_missed(found);
         self.emit(&Record::Driver(DriverChange {
@@ -224,14 +230,25 @@ impl<'a> Session<'a> {
             module_version: found.module_version.clone(),
             probes_attached: Some(probes_attached),
             probes_missed: Some(probes_missed),
-            gpus: self.gpus(),
+            gpus,
         }));
         self.snapshot(source, host.now_ns());
         self.check()
     }
 
-    fn gpus(&self) -> Vec<Gpu> {
-        topology::read(&self.root).iter().map(Gpu::from).collect()
+    /// The GPUs, whose limits the model is told.
+    fn gpus(&mut self) -> Vec<Gpu> {
+        let nodes = topology::read(&self.root);
+        let max_processes = module::max_processes(&self.root);
+        for node in &nodes {
+            let slots = u32::try_from(node.num_cp_queues()).unwrap_or(u32::MAX);
+            let limits = Limits {
+                slots: (slots > 0).then_some(slots),
+                max_processes,
+            };
+            self.model.set_limits(node.gpu_id, limits);
+        }
+        nodes.iter().map(Gpu::from).collect()
     }
 
     /// The last line; flushes.
@@ -253,19 +270,23 @@ impl<'a> Session<'a> {
         let record = Record::Summary(summary.clone());
         let mut first = self.failed.take();
         for sink in self.sinks.iter_mut() {
-            if let Err(e) = sink.record(&record).and_then(|()| sink.flush()) {
+            let ended = sink.end(&self.model, self.last_ns);
+            if let Err(e) = ended
+                .and_then(|()| sink.record(&record))
+                .and_then(|()| sink.flush())
+            {
                 first.get_or_insert(e);
             }
         }
         first.map_or(Ok(summary), Err)
     }
 
-    fn tell(&mut self, happening: &Happening, context: &Context) {
+    fn tell(&mut self, tell: impl Fn(&mut dyn Sink, &Model) -> io::Result<()>) {
         if self.failed.is_some() {
             return;
         }
         for sink in self.sinks.iter_mut() {
-            if let Err(e) = sink.event(happening, context, &self.model) {
+            if let Err(e) = tell(sink.as_mut(), &self.model) {
                 self.failed = Some(e);
                 return;
             }

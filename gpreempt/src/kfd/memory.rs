@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory of other processes: the read and write indices of a queue lie in its owner's.
 
+use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
 
+use nix::errno::Errno;
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 
 use crate::event::Pid;
@@ -23,10 +26,14 @@ pub(super) fn read_u64(pid: Pid, address: u64) -> io::Result<u64> {
         nix::unistd::Pid::from_raw(pid),
         &mut [IoSliceMut::new(&mut bytes)],
         &[from],
-    )?;
-    if read == bytes.len() {
-        Ok(u64::from_le_bytes(bytes))
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    );
+    match read {
+        Ok(read) if read == bytes.len() => {}
+        // Memory of the driver is mapped without pages to pin; procfs asks the driver for its content (access_process_vm).
+        Ok(_) | Err(Errno::EFAULT) => {
+            File::open(format!("/proc/{pid}/mem"))?.read_exact_at(&mut bytes, address)?;
+        }
+        Err(error) => return Err(error.into()),
     }
+    Ok(u64::from_le_bytes(bytes))
 }

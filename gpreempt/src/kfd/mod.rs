@@ -14,6 +14,7 @@ pub mod queues;
 pub mod rls;
 mod root;
 pub mod snapshot;
+pub mod states;
 pub mod task;
 pub mod topology;
 pub mod tree;

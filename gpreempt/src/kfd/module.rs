@@ -31,6 +31,14 @@ pub fn parameter(root: &Root, name: &str) -> Option<String> {
         .ok()
 }
 
+/// Processes that the scheduler takes at once, no more than that: the parameter `hws_max_conc_proc`. By default (-1) the number of
+/// VMIDs decides, which no file tells; where it is less than the parameter it decides too (`kgd2kfd_device_init`, Linux 6.12).
+#[must_use]
+pub fn max_processes(root: &Root) -> Option<u32> {
+    let set: i64 = parameter(root, "hws_max_conc_proc")?.parse().ok()?;
+    u32::try_from(set).ok().map(|set| set.max(1))
+}
+
 /// Whether this kernel could load amdgpu: its module file is installed.
 #[must_use]
 pub fn installed(root: &Root) -> Option<String> {

@@ -70,6 +70,30 @@ impl Image {
         self.wide(HQD + 13)
     }
 
+    /// User address that the read pointer is reported to.
+    #[must_use]
+    pub fn rptr_address(&self) -> Option<u64> {
+        self.wide(HQD + 11)
+    }
+
+    /// Whether a compute queue takes AQL packets (cp_hqd_aql_control, set by update_mqd of kfd_mqd_manager_v9.c, Linux 6.12).
+    #[must_use]
+    pub fn is_aql(&self) -> Option<bool> {
+        Some(self.word(HQD + 53)? & 1 == 1)
+    }
+
+    /// Queue priority of a compute queue (cp_hqd_queue_priority), 0 to 15.
+    #[must_use]
+    pub fn priority(&self) -> Option<u32> {
+        self.word(HQD + 6)
+    }
+
+    /// Bytes of a compute queue's ring (QUEUE_SIZE of cp_hqd_pq_control: log2 of dwords, less 1).
+    #[must_use]
+    pub fn ring_bytes(&self) -> Option<u64> {
+        Some(8 << (self.word(HQD + 17)? & 0x3f).min(60))
+    }
+
     /// Last wave save, start and end, in ticks of the GPU counter; zeros if there never was one.
     #[must_use]
     pub fn save_ticks(&self) -> Option<(u64, u64)> {

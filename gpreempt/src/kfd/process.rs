@@ -80,6 +80,30 @@ pub fn cgroups(root: &Root, pid: Pid) -> Vec<String> {
         .collect()
 }
 
+/// Path of its cgroup: that of v2 where it is in one, else the longest of v1, which tells a container best.
+#[must_use]
+pub fn main_cgroup(root: &Root, pid: Pid) -> Option<String> {
+    let text = root.text(&format!("/proc/{pid}/cgroup")).ok()?;
+    let lines = || {
+        text.lines()
+            .map(|line| line.splitn(3, ':').collect::<Vec<_>>())
+    };
+    let v2 = lines()
+        .find(|parts| parts.first() == Some(&"0") && parts.get(2).is_some_and(|path| *path != "/"));
+    v2.or_else(|| lines().max_by_key(|parts| parts.get(2).map_or(0, |path| path.len())))
+        .and_then(|parts| parts.get(2).map(|path| (*path).to_owned()))
+}
+
+/// Real user id.
+#[must_use]
+pub fn uid(root: &Root, pid: Pid) -> Option<u32> {
+    status(root, pid, "Uid:")?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()
+}
+
 /// Whether this program sees the host's pids, as sysfs and the driver's dumps use them.
 #[must_use]
 pub fn sees_host_pids(root: &Root) -> bool {

@@ -1,24 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Events, and what was there at the start, to the state of every process, queue and GPU. Pure: no I/O and no clock.
 
+mod accounting;
 mod holds;
 mod names;
+mod oversubscription;
+mod shares;
+mod stops;
+mod takers;
 mod tally;
 mod usage;
 
 use std::collections::hash_map::Entry;
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
 pub use holds::Held;
+pub use oversubscription::Limits;
+pub use takers::Taken;
 pub use tally::Tally;
-pub use usage::{Oversubscription, Rule, Usage};
+pub use usage::{Off, Oversubscription, ProcessUsage, Rule, Usage};
 
 use crate::event::{
     Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
 };
+use accounting::Node;
 use holds::Holds;
 use names::Names;
+use shares::Shares;
+use stops::Account;
 
 /// A process that has /dev/kfd open.
 #[derive(Clone, Debug)]
@@ -78,6 +89,12 @@ pub struct Gpu {
     pub oversubscribed: bool,
     /// Since when and by whom, while it is.
     pub oversubscription: Option<Oversubscription>,
+    /// The last one, when it is over.
+    pub last_oversubscription: Option<Oversubscription>,
+    /// How often it became so.
+    pub oversubscriptions: u64,
+    /// How long it was so, times that have ended.
+    pub oversubscribed_ns: u64,
     /// A runlist is on the hardware, as far as seen.
     pub mapped: bool,
     /// Runlists taken off.
@@ -113,20 +130,35 @@ pub struct Context {
     pub evicted_ns: Option<u64>,
     /// For a restore: why they had been evicted.
     pub reason: Option<EvictReason>,
+    /// The time off the GPU that this ends: of the node by a map, of a process by a restore, release or resume, of a queue by an
+    /// update.
+    pub off: Option<Off>,
     /// Pid in its own namespace, where the record lacks it.
     pub ns_pid: Option<u32>,
     /// Path of the cgroup of the process.
     pub cgroup: Option<Arc<str>>,
 }
 
+/// A queue, and its part in its process's share of the runlist.
+#[derive(Debug)]
+struct Tracked {
+    queue: Queue,
+    account: Account,
+}
+
 /// The state of the machine's compute queues.
 #[derive(Debug, Default)]
 pub struct Model {
+    /// When watching began, or the first event.
+    since_ns: Option<u64>,
     processes: HashMap<Pid, Process>,
-    queues: HashMap<QueueKey, Queue>,
-    gpus: HashMap<GpuId, Gpu>,
+    queues: HashMap<QueueKey, Tracked>,
+    gpus: HashMap<GpuId, Node>,
+    limits: HashMap<GpuId, Limits>,
     evictions: HashMap<(Pid, GpuId), Eviction>,
-    usage: HashMap<QueueKey, Usage>,
+    /// Queues that debuggers suspended, by process.
+    suspended: HashMap<Pid, u32>,
+    shares: Shares,
     holds: Holds,
     names: Names,
     tally: Tally,
@@ -137,9 +169,14 @@ impl Model {
     pub fn apply(&mut self, happening: &Happening) -> Context {
         self.tally.count(happening.event.kind());
         let Happening { ts_ns, pid, .. } = *happening;
+        self.since_ns.get_or_insert(ts_ns);
+        let comm = pid.and_then(|pid| self.comm(pid));
         let mut context = Context {
-            comm: pid.and_then(|pid| self.comm(pid)),
-            actor_comm: self.comm(happening.actor_pid),
+            comm,
+            actor_comm: match pid == Some(happening.actor_pid) {
+                true => comm,
+                false => self.comm(happening.actor_pid),
+            },
             owner_comm: happening.event.owner_pid().and_then(|pid| self.comm(pid)),
             ..Context::default()
         };
@@ -179,13 +216,14 @@ impl Model {
                         percent: None,
                         doorbell: None,
                     };
-                    self.queues
-                        .entry(QueueKey {
-                            pid,
-                            gpu_id,
-                            queue_id,
-                        })
-                        .or_insert(queue);
+                    let key = QueueKey {
+                        pid,
+                        gpu_id,
+                        queue_id,
+                    };
+                    if !self.queues.contains_key(&key) {
+                        self.open_account(key, queue, happening);
+                    }
                     let process = self.process(pid);
                     process.comm = named(comm).or(process.comm);
                 }
@@ -213,14 +251,12 @@ impl Model {
                         percent: Some(percent),
                         doorbell: Some(doorbell),
                     };
-                    self.queues.insert(
-                        QueueKey {
-                            pid,
-                            gpu_id,
-                            queue_id,
-                        },
-                        queue,
-                    );
+                    let key = QueueKey {
+                        pid,
+                        gpu_id,
+                        queue_id,
+                    };
+                    self.open_account(key, queue, happening);
                     let process = self.process(pid);
                     process.comm = named(comm).or(process.comm);
                 }
@@ -234,25 +270,28 @@ impl Model {
                 percent,
                 ..
             } => {
-                if let Some(queue) = pid.and_then(|pid| {
-                    self.queues.get_mut(&QueueKey {
+                if let Some(pid) = pid {
+                    let key = QueueKey {
                         pid,
                         gpu_id,
                         queue_id,
-                    })
-                }) {
-                    queue.priority = Some(priority);
-                    queue.percent = Some(percent);
-                    context.created_ns = queue.created_ns;
+                    };
+                    if let Some(Tracked { queue, .. }) = self.queues.get_mut(&key) {
+                        queue.priority = Some(priority);
+                        queue.percent = Some(percent);
+                        context.created_ns = queue.created_ns;
+                        context.off = self.change_share(&key, percent > 0, happening);
+                    }
                 }
             }
             Event::QueueDestroyed { gpu_id, queue_id } => {
                 if let Some(queue) = pid.and_then(|pid| {
-                    self.queues.remove(&QueueKey {
+                    let key = QueueKey {
                         pid,
                         gpu_id,
                         queue_id,
-                    })
+                    };
+                    self.close_account(&key, happening)
                 }) {
                     context.created_ns = queue.created_ns;
                     context.lifetime_ns = queue
@@ -266,14 +305,10 @@ impl Model {
                         .filter(|key| key.pid == pid && key.gpu_id == gpu_id)
                         .count();
                     self.holds.at_most(pid, gpu_id, left);
+                    self.weigh_holds(pid, gpu_id, happening);
                 }
             }
-            Event::RunlistUnmapped { gpu_id, .. } => {
-                let gpu = self.gpus.entry(gpu_id).or_default();
-                gpu.unmaps += 1;
-                // The driver keeps the runlist as active when taking it off failed (unmap_queues_cpsch, Linux 6.12).
-                gpu.mapped = happening.status != 0;
-            }
+            Event::RunlistUnmapped { gpu_id, .. } => self.unmapped(gpu_id, happening),
             Event::RunlistMapped {
                 gpu_id,
                 queues,
@@ -281,13 +316,15 @@ impl Model {
                 processes,
                 oversubscribed,
             } => {
-                let gpu = self.gpus.entry(gpu_id).or_default();
-                gpu.maps += 1;
-                gpu.mapped = happening.status == 0;
+                let limits = self.limits.get(&gpu_id).copied().unwrap_or_default();
+                let since_ns = self.since_ns.unwrap_or(ts_ns);
+                let node = self.gpus.entry(gpu_id).or_default();
+                let gpu = &mut node.gpu;
                 gpu.queues = queues;
                 gpu.cp_queues = cp_queues;
                 gpu.processes = processes;
                 gpu.oversubscribed = oversubscribed;
+                context.off = node.mapped(happening, limits, since_ns);
             }
             Event::ProcessEvicted { gpu_id, reason, .. } => {
                 if let Some(pid) = pid {
@@ -296,6 +333,7 @@ impl Model {
                         since_ns: ts_ns,
                         reason,
                     });
+                    self.weigh_eviction(pid, gpu_id, true, happening);
                 }
             }
             Event::ProcessRestored { gpu_id, depth } => {
@@ -304,6 +342,7 @@ impl Model {
                         context.evicted_ns = Some(ts_ns.saturating_sub(eviction.since_ns));
                         context.reason = Some(eviction.reason);
                     }
+                    context.off = self.weigh_eviction(pid, gpu_id, false, happening);
                 } else if let Some(pid) = pid {
                     context.reason = self.evictions.get(&(pid, gpu_id)).map(|e| e.reason);
                 }
@@ -311,17 +350,34 @@ impl Model {
             Event::QueuesHeld(hold) => {
                 if let Some(pid) = pid {
                     self.holds.hold(pid, &hold, ts_ns);
+                    self.weigh_holds(pid, hold.gpu_id, happening);
                 }
             }
             Event::QueuesReleased(hold) => {
-                context.held_ns = pid.and_then(|pid| self.holds.release(pid, &hold, ts_ns));
+                if let Some(pid) = pid {
+                    context.held_ns = self.holds.release(pid, &hold, ts_ns);
+                    context.off = self.weigh_holds(pid, hold.gpu_id, happening);
+                }
             }
             Event::GpuReset { gpu_id, phase } => {
                 if phase != crate::event::ResetPhase::Post {
-                    self.gpus.entry(gpu_id).or_default().resets += 1;
+                    self.gpus.entry(gpu_id).or_default().gpu.resets += 1;
                 }
             }
-            Event::QueueRejected | Event::QueuesSuspended { .. } | Event::QueuesResumed { .. } => {}
+            Event::QueuesSuspended { count, .. } => {
+                if let Some(pid) = pid {
+                    let suspended = self.suspended.entry(pid).or_default();
+                    *suspended = suspended.saturating_add(count);
+                    self.weigh_suspend(pid, happening);
+                }
+            }
+            Event::QueuesResumed { count, .. } => {
+                if let Some(suspended) = pid.and_then(|pid| self.suspended.get_mut(&pid)) {
+                    *suspended = suspended.saturating_sub(count);
+                }
+                context.off = pid.and_then(|pid| self.weigh_suspend(pid, happening));
+            }
+            Event::QueueRejected => {}
         }
         context
     }
@@ -351,9 +407,10 @@ impl Model {
                 .start_boottime_ns
                 .is_some_and(|start| start != start_boottime_ns)
             {
-                old.remove();
-                self.queues.retain(|key, _| key.pid != pid);
+                let comm = old.remove().comm;
+                self.close_accounts_of(pid, ts_ns, comm);
                 self.evictions.retain(|(owner, _), _| *owner != pid);
+                self.suspended.remove(&pid);
                 self.holds.forget(pid);
             }
         }
@@ -375,9 +432,12 @@ impl Model {
             context.cgroup = process.cgroup;
         }
         // Its queues follow with records of their own, from the worker that tears it down.
-        self.names.learn(pid, named(comm).or(context.comm));
+        let comm = named(comm).or(context.comm);
+        self.names.learn(pid, comm);
         self.evictions.retain(|(owner, _), _| *owner != pid);
+        self.suspended.remove(&pid);
         self.holds.forget(pid);
+        self.shares.exit(pid, comm);
     }
 
     /// The name of a process, if it was ever told.
@@ -409,7 +469,15 @@ impl Model {
 
     /// Every queue, in no order.
     pub fn queues(&self) -> impl Iterator<Item = (&QueueKey, &Queue)> {
-        self.queues.iter()
+        self.queues
+            .iter()
+            .map(|(key, tracked)| (key, &tracked.queue))
+    }
+
+    /// A queue.
+    #[must_use]
+    pub fn queue(&self, key: &QueueKey) -> Option<&Queue> {
+        self.queues.get(key).map(|tracked| &tracked.queue)
     }
 
     /// Every process, in no order.
@@ -417,16 +485,10 @@ impl Model {
         self.processes.iter().map(|(pid, process)| (*pid, process))
     }
 
-    /// What became of a queue since it was seen first.
-    #[must_use]
-    pub fn usage(&self, key: &QueueKey) -> Option<&Usage> {
-        self.usage.get(key)
-    }
-
     /// A node, if an event named it.
     #[must_use]
     pub fn gpu(&self, gpu_id: GpuId) -> Option<&Gpu> {
-        self.gpus.get(&gpu_id)
+        self.gpus.get(&gpu_id).map(|node| &node.gpu)
     }
 
     /// What is held of a process on a node, as far as seen: queues held before the start are not known.
@@ -447,12 +509,13 @@ impl Model {
     }
 
     /// The driver went away and took every process, queue and runlist with it. Counts stay.
-    pub fn driver_gone(&mut self) {
+    pub fn driver_gone(&mut self, ts_ns: u64) {
+        self.close_all_accounts(ts_ns);
         self.processes.clear();
-        self.queues.clear();
         self.gpus.clear();
-        self.usage.clear();
+        self.limits.clear();
         self.evictions.clear();
+        self.suspended.clear();
         self.holds.clear();
         self.tally.source_restarted();
     }

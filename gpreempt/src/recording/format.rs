@@ -33,6 +33,9 @@ pub struct Head {
 pub struct Attached {
     /// When.
     pub ts_ns: u64,
+    /// Wall clock of the same moment, in nanoseconds since 1970; 0 = not recorded.
+    #[serde(default)]
+    pub unix_ns: u64,
     /// What was found.
     pub startup: Startup,
 }

@@ -31,6 +31,7 @@ fn written(records: u64) -> Vec<u8> {
     let mut writer = Writer::new(Vec::new(), 1_700_000_000_000_000_000).unwrap();
     let attached = Attached {
         ts_ns: 5,
+        unix_ns: 6,
         startup: startup(),
     };
     writer.attached(&attached).unwrap();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which events are shown. An event must pass every kind of filter that is given; of one kind, any value will do.
 
-use crate::event::{Event, Happening, Kind, Pid};
+use crate::event::{Comm, Event, GpuId, Happening, Kind, Pid};
 pub use crate::kfd::name::{CommGlob, GpuArg};
 use crate::model::Context;
 
@@ -40,6 +40,16 @@ impl Filter {
                     comms.iter().flatten().any(|c| glob.matches(c))
                 }))
     }
+
+    /// Whether what became of a process on a node is shown.
+    #[must_use]
+    pub fn shows_process(&self, pid: Pid, comm: Option<&Comm>, gpu_id: GpuId) -> bool {
+        passes(&self.pids, |wanted| *wanted == pid)
+            && passes(&self.gpus, |gpu| gpu.is(gpu_id))
+            && passes(&self.comms, |glob| {
+                comm.is_some_and(|comm| glob.matches(comm))
+            })
+    }
 }
 
 fn passes<T>(wanted: &[T], fits: impl Fn(&T) -> bool) -> bool {
@@ -49,7 +59,7 @@ fn passes<T>(wanted: &[T], fits: impl Fn(&T) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Cause, Comm, GpuId, Hold, HoldCause, ResetPhase, UnmapFilter};
+    use crate::event::{Cause, Hold, HoldCause, ResetPhase, UnmapFilter};
 
     fn unmap(pid: u32, actor: u32) -> Happening {
         let gpu_id = GpuId(0x52a1);

@@ -4,6 +4,8 @@
 pub mod filter;
 pub mod json;
 mod named;
+pub mod perfetto;
+pub mod picture;
 pub mod record;
 pub mod schema;
 pub mod summary;
@@ -31,6 +33,29 @@ pub trait Sink {
     /// As [`Sink::record`].
     fn event(&mut self, happening: &Happening, context: &Context, model: &Model) -> io::Result<()> {
         let _ = (happening, context, model);
+        Ok(())
+    }
+
+    /// Takes every event, also those that filters leave out, before [`Sink::event`]: for what would be wrong with gaps.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn unfiltered(
+        &mut self,
+        happening: &Happening,
+        context: &Context,
+        model: &Model,
+    ) -> io::Result<()> {
+        let _ = (happening, context, model);
+        Ok(())
+    }
+
+    /// Called at the end, before the summary: the last look at the state of everything.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        let _ = (model, ts_ns);
         Ok(())
     }
 

@@ -5,6 +5,8 @@ use std::io;
 
 use super::record::Record;
 use super::Sink;
+use crate::event::Happening;
+use crate::model::{Context, Model};
 
 /// A sink and the name of what is behind it.
 #[derive(Debug)]
@@ -30,6 +32,27 @@ impl<S: Sink> Named<S> {
 impl<S: Sink> Sink for Named<S> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
         self.sink.record(record).map_err(|e| self.named(e))
+    }
+
+    fn event(&mut self, happening: &Happening, context: &Context, model: &Model) -> io::Result<()> {
+        self.sink
+            .event(happening, context, model)
+            .map_err(|e| self.named(e))
+    }
+
+    fn unfiltered(
+        &mut self,
+        happening: &Happening,
+        context: &Context,
+        model: &Model,
+    ) -> io::Result<()> {
+        self.sink
+            .unfiltered(happening, context, model)
+            .map_err(|e| self.named(e))
+    }
+
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        self.sink.end(model, ts_ns).map_err(|e| self.named(e))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -7,6 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
+use super::picture::PictureRecord;
 use super::record::{Record, SCHEMA};
 use crate::control::report::ControlRecord;
 
@@ -20,6 +21,12 @@ pub fn schema() -> String {
 #[must_use]
 pub fn control_schema() -> String {
     schema_of::<ControlRecord>("one line of gpreempt preempt, resume or reserve --format json")
+}
+
+/// JSON schema (draft 2020-12) of one line of `queues --format json`.
+#[must_use]
+pub fn queues_schema() -> String {
+    schema_of::<PictureRecord>("one line of gpreempt queues --format json")
 }
 
 /// JSON schema (draft 2020-12) of a type, as the text of a file.
@@ -69,6 +76,26 @@ pub fn page() -> String {
         &control_schema(),
         "# Objects and words of these records",
     );
+    page.push_str(
+        "# JSON records of `gpreempt queues`\n\n\
+         One object a line, as above; [schema/queues.schema.json](schema/queues.schema.json) describes them to programs. A picture is a\n\
+         [`queue`](#queue) for each queue, a [`lack`](#lack) for each thing that could not be found out, and a [`snapshot`](#snapshot) as\n\
+         its last line. Where a recording is looked at, `ts_ns` is its time.\n\n",
+    );
+    records(
+        &mut page,
+        &queues_schema(),
+        "# Objects and words of pictures",
+    );
+    page.truncate(page.trim_end().len());
+    page.push('\n');
+    page
+}
+
+/// A page of one family of records, in Markdown.
+pub(crate) fn page_of(intro: &str, schema: &str, objects: &str) -> String {
+    let mut page = intro.to_owned();
+    records(&mut page, schema, objects);
     page.truncate(page.trim_end().len());
     page.push('\n');
     page

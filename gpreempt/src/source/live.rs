@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use gpreempt_common::counters::Counter;
+use gpreempt_common::offsets::Offsets;
 use gpreempt_common::record::{Header, KINDS};
 use tokio::io::unix::AsyncFd;
 
@@ -149,27 +150,8 @@ impl Live {
     /// # Errors
     /// See [`LiveError`].
     pub fn start_with(options: &LiveOptions, attach: Attach) -> Result<Self, LiveError> {
-        if !programs::embedded() {
-            return Err(LiveError::NoPrograms);
-        }
         programs::check_ring_bytes(options.ring_bytes)?;
-        let capabilities = Capabilities::of_this_process();
-        let missing = capabilities.missing();
-        if !missing.is_empty() {
-            return Err(LiveError::NoPermission {
-                capability: missing.join(" and "),
-            });
-        }
-        if let Some(reason) = lockdown() {
-            return Err(LiveError::BpfUnsupported(reason));
-        }
-        let symbols = Symbols::of_running_kernel()?.ok_or_else(|| {
-            LiveError::NoDriver(
-                "no amdkfd in this kernel: the driver is not loaded, or was built without CONFIG_HSA_AMD; load it \
-                 (modprobe amdgpu)"
-                    .to_owned(),
-            )
-        })?;
+        let (capabilities, symbols) = ready()?;
         let fentry_wanted = attach == Attach::Auto && capabilities.can_use_fentry();
         let Offered {
             resolved,
@@ -394,6 +376,42 @@ impl Live {
     }
 }
 
+/// Whether programs can be loaded here, and the driver to look at.
+pub(super) fn ready() -> Result<(Capabilities, Symbols), LiveError> {
+    if !programs::embedded() {
+        return Err(LiveError::NoPrograms);
+    }
+    let capabilities = Capabilities::of_this_process();
+    let missing = capabilities.missing();
+    if !missing.is_empty() {
+        return Err(LiveError::NoPermission {
+            capability: missing.join(" and "),
+        });
+    }
+    if let Some(reason) = lockdown() {
+        return Err(LiveError::BpfUnsupported(reason));
+    }
+    let symbols = Symbols::of_running_kernel()?.ok_or_else(|| {
+        LiveError::NoDriver(
+            "no amdkfd in this kernel: the driver is not loaded, or was built without CONFIG_HSA_AMD; load it \
+             (modprobe amdgpu)"
+                .to_owned(),
+        )
+    })?;
+    Ok((capabilities, symbols))
+}
+
+/// The offset table for the loaded driver.
+pub(super) fn offsets(profile: Option<&Path>, symbols: &Symbols) -> Result<Offsets, LiveError> {
+    let options = LiveOptions {
+        profile: profile.map(Path::to_owned),
+        ..LiveOptions::default()
+    };
+    let offered = offsets_and_functions(&options, symbols, false)?;
+    sys::trim_heap();
+    Ok(offered.resolved.offsets)
+}
+
 /// What the offset source has to offer.
 struct Offered {
     resolved: Resolved,
@@ -487,7 +505,7 @@ fn denied(error: &anyhow::Error) -> bool {
 }
 
 /// An error of the kernel while loading: permission, or something else.
-fn from_kernel(error: anyhow::Error) -> LiveError {
+pub(super) fn from_kernel(error: anyhow::Error) -> LiveError {
     if denied(&error) {
         // The capabilities are there, but perhaps not in the initial user namespace.
         LiveError::NoPermission {

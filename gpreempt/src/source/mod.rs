@@ -8,6 +8,7 @@ mod detach;
 pub mod driver;
 pub mod live;
 pub mod offsets;
+pub mod peek;
 pub mod permission;
 pub mod plan;
 pub mod profile;

@@ -42,33 +42,38 @@ pub fn embedded() -> bool {
     !OBJECT.bytes.is_empty()
 }
 
-/// Programs with their maps, before and after they are loaded.
-pub(super) struct Programs {
+/// The object with the maps created that its programs refer to.
+pub(super) struct Code {
     object: Object,
-    /// Kept open: the programs refer to them.
-    _maps: Vec<MapData>,
-    /// Records.
-    pub(super) ring: RingBuf<MapData>,
-    /// [`gpreempt_common::counters::Counter`].
-    pub(super) counters: PerCpuArray<MapData, u64>,
-    /// What `self_check` found, in words of eight bytes.
-    pub(super) checked: Array<MapData, [u8; size_of::<gpreempt_common::record::SelfCheck>()]>,
+    maps: Vec<(String, aya_obj::Map, MapData)>,
 }
 
-impl Programs {
-    /// Creates the maps and puts offsets and map descriptors into the instructions.
-    pub(super) fn new(offsets: &Offsets, ring_bytes: u32) -> Result<Self> {
-        let mut object =
-            Object::parse(&OBJECT.bytes).context("the embedded eBPF object cannot be read")?;
+impl Code {
+    /// Creates the maps and puts offsets and map descriptors into the instructions. `size` may give a map another number of
+    /// entries than the object does.
+    fn new(offsets: &Offsets, size: impl Fn(&str) -> Option<u32>) -> Result<Self> {
+        let mut object = parse()?;
         object
             .patch_map_data(HashMap::from([("OFFSETS", (offsets.as_bytes(), true))]))
             .context("the embedded eBPF object has no offset table")?;
-        let mut created = Vec::new();
+        Self::create(object, size)
+    }
+
+    /// Of one program that needs one map, and no offsets.
+    pub(super) fn of_program(program: &str, map: &str) -> Result<Self> {
+        let mut object = parse()?;
+        object.programs.retain(|name, _| name == program);
+        object.maps.retain(|name, _| name == map);
+        let keys: Vec<_> = object.programs.values().map(|p| p.function_key()).collect();
+        object.functions.retain(|key, _| keys.contains(key));
+        Self::create(object, |_| None)
+    }
+
+    fn create(mut object: Object, size: impl Fn(&str) -> Option<u32>) -> Result<Self> {
+        let mut maps = Vec::new();
         for (name, mut map) in object.maps.drain() {
-            match name.as_str() {
-                "RECORDS" => map.set_max_entries(ring_bytes),
-                "THREADS" => map.set_max_entries(LRU_LENT_PER_CPU * possible_cpus() + THREADS),
-                _ => {}
+            if let Some(entries) = size(&name) {
+                map.set_max_entries(entries);
             }
             let data = MapData::create(map.clone(), &name, None).with_context(|| {
                 format!(
@@ -81,7 +86,7 @@ impl Programs {
                 sys::fill_and_freeze(data.fd().as_fd(), map.data())
                     .with_context(|| format!("filling the eBPF map {name}"))?;
             }
-            created.push((name, map, data));
+            maps.push((name, map, data));
         }
         let sections: BTreeSet<usize> = object
             .functions
@@ -91,8 +96,7 @@ impl Programs {
         let sections = sections.into_iter().collect();
         object
             .relocate_maps(
-                created
-                    .iter()
+                maps.iter()
                     .map(|(name, map, data)| (name.as_str(), data.fd().as_fd().as_raw_fd(), map)),
                 &sections,
             )
@@ -100,23 +104,15 @@ impl Programs {
         object
             .relocate_calls(&sections)
             .map_err(|error| anyhow!(error).context("relocating the calls of the eBPF object"))?;
+        Ok(Self { object, maps })
+    }
 
-        let mut take = |wanted: &str| -> Result<Map> {
-            let index = created.iter().position(|(name, ..)| name == wanted);
-            let index =
-                index.with_context(|| format!("the embedded eBPF object has no map {wanted}"))?;
-            Ok(Map::from_map_data(created.swap_remove(index).2)?)
-        };
-        let ring = RingBuf::try_from(take("RECORDS")?)?;
-        let counters = PerCpuArray::try_from(take("LOST")?)?;
-        let checked = Array::try_from(take("CHECKED")?)?;
-        Ok(Self {
-            object,
-            _maps: created.into_iter().map(|(.., data)| data).collect(),
-            ring,
-            counters,
-            checked,
-        })
+    /// Hands a map over.
+    pub(super) fn take(&mut self, wanted: &str) -> Result<Map> {
+        let index = self.maps.iter().position(|(name, ..)| name == wanted);
+        let index =
+            index.with_context(|| format!("the embedded eBPF object has no map {wanted}"))?;
+        Ok(Map::from_map_data(self.maps.swap_remove(index).2)?)
     }
 
     /// Loads a program. On refusal the error holds the end of the verifier's log.
@@ -157,6 +153,47 @@ impl Programs {
             other => other,
         }
     }
+}
+
+/// Programs with their maps, before and after they are loaded.
+pub(super) struct Programs {
+    /// Keeps the other maps open: the programs refer to them.
+    code: Code,
+    /// Records.
+    pub(super) ring: RingBuf<MapData>,
+    /// [`gpreempt_common::counters::Counter`].
+    pub(super) counters: PerCpuArray<MapData, u64>,
+    /// What `self_check` found, in words of eight bytes.
+    pub(super) checked: Array<MapData, [u8; size_of::<gpreempt_common::record::SelfCheck>()]>,
+}
+
+impl Programs {
+    /// Creates the maps and puts offsets and map descriptors into the instructions.
+    pub(super) fn new(offsets: &Offsets, ring_bytes: u32) -> Result<Self> {
+        let mut code = Code::new(offsets, |name| match name {
+            "RECORDS" => Some(ring_bytes),
+            "THREADS" => Some(LRU_LENT_PER_CPU * possible_cpus() + THREADS),
+            _ => None,
+        })?;
+        let ring = RingBuf::try_from(code.take("RECORDS")?)?;
+        let counters = PerCpuArray::try_from(code.take("LOST")?)?;
+        let checked = Array::try_from(code.take("CHECKED")?)?;
+        Ok(Self {
+            code,
+            ring,
+            counters,
+            checked,
+        })
+    }
+
+    /// As [`Code::load`].
+    pub(super) fn load(&self, name: &str, kind: ProgramKind<'_>) -> io::Result<OwnedFd> {
+        self.code.load(name, kind)
+    }
+}
+
+fn parse() -> Result<Object> {
+    Object::parse(&OBJECT.bytes).context("the embedded eBPF object cannot be read")
 }
 
 /// CPUs that the kernel reserves per-CPU memory for.

@@ -120,6 +120,73 @@ impl Symbols {
     }
 }
 
+/// Where an object of a module is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Its address.
+    pub address: u64,
+    /// Bytes to the next symbol of any module: those of the object and what pads it. `None` if nothing follows.
+    pub room_bytes: Option<u64>,
+}
+
+/// Where a variable of the module that carries amdkfd is. `None` if it has no such symbol; an address of 0 is hidden
+/// (`kptr_restrict`).
+///
+/// # Errors
+/// When /proc/kallsyms cannot be read.
+pub fn locate(module: &str, name: &str) -> Result<Option<Object>> {
+    let path = Path::new("/proc/kallsyms");
+    let open = || {
+        File::open(path)
+            .map(|file| BufReader::with_capacity(1 << 16, file))
+            .with_context(|| format!("opening {}", path.display()))
+    };
+    let Some(address) = address_of(open()?, module, name)? else {
+        return Ok(None);
+    };
+    let mut next = None;
+    each(open()?, |line| {
+        let other = address_in(line).filter(|other| *other > address);
+        next = [next, other].into_iter().flatten().min();
+    })?;
+    Ok(Some(Object {
+        address,
+        room_bytes: next.map(|next: u64| next - address),
+    }))
+}
+
+fn address_of(lines: impl BufRead, module: &str, name: &str) -> Result<Option<u64>> {
+    let mut found = None;
+    each(lines, |line| {
+        let Some((kind, symbol, of)) = split(line) else {
+            return;
+        };
+        let data = matches!(kind, b'b' | b'B' | b'd' | b'D');
+        if data && symbol == name && of.unwrap_or(VMLINUX) == module {
+            found = address_in(line);
+        }
+    })?;
+    Ok(found)
+}
+
+fn each(mut lines: impl BufRead, mut take: impl FnMut(&[u8])) -> Result<()> {
+    let mut line = Vec::new();
+    while lines
+        .read_until(b'\n', &mut line)
+        .context("reading /proc/kallsyms")?
+        > 0
+    {
+        take(&line);
+        line.clear();
+    }
+    Ok(())
+}
+
+fn address_in(line: &[u8]) -> Option<u64> {
+    let digits = line.split(|byte| *byte == b' ').next()?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
 /// Type letter, name and module of a line.
 fn split(line: &[u8]) -> Option<(u8, &str, Option<&str>)> {
     let line = std::str::from_utf8(line).ok()?;
@@ -162,6 +229,19 @@ mod tests {
         assert_eq!(symbols.count("kfd_ioctls"), 0, "data is no function");
         assert_eq!(symbols.count("other_function"), 0);
         assert_eq!(symbols.qualified("update_queue"), "amdgpu:update_queue");
+    }
+
+    #[test]
+    fn variables_have_an_address() {
+        let lines =
+            "ffff10 b kfd_processes_table\t[amdgpu]\nffff20 b kfd_processes_table\t[other]\n";
+        let address = |module| address_of(lines.as_bytes(), module, "kfd_processes_table").unwrap();
+        assert_eq!(address("amdgpu"), Some(0xff_ff10));
+        assert_eq!(address(VMLINUX), None);
+        assert_eq!(
+            address_of(KALLSYMS.as_bytes(), "amdgpu", "update_queue").unwrap(),
+            None
+        );
     }
 
     #[test]

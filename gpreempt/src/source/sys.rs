@@ -340,6 +340,16 @@ pub(super) fn run_once(program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(PROG_TEST_RUN, &mut attr).map(drop)
 }
 
+/// Runs a raw tracepoint program once with these arguments. What it returns.
+pub(super) fn run_with(program: BorrowedFd<'_>, arguments: [u64; 2]) -> io::Result<i32> {
+    let mut attr = TestRunAttr::new_zeroed();
+    attr.prog_fd = raw(program);
+    attr.ctx_in = address(&arguments);
+    attr.ctx_size_in = u32::try_from(size_of_val(&arguments)).map_err(io::Error::other)?;
+    bpf(PROG_TEST_RUN, &mut attr)?;
+    Ok(attr.retval.cast_signed())
+}
+
 /// Attaches a fentry or fexit program; it stays until the link is closed.
 pub(super) fn attach_tracing(program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let mut attr = RawTracepointAttr {

@@ -85,7 +85,7 @@ impl Feed {
             }
             Record::Driver(change) => {
                 if change.state == DriverState::Gone {
-                    self.model.driver_gone();
+                    self.model.driver_gone(change.ts_ns);
                     self.unmaps.clear();
                 }
                 if let Some(missed) = change.probes_missed {

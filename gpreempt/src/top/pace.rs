@@ -298,7 +298,13 @@ mod tests {
             ring_bytes: 4096,
         };
         let ts_ns = 5 * S;
-        writer.attached(&Attached { ts_ns, startup }).unwrap();
+        writer
+            .attached(&Attached {
+                ts_ns,
+                unix_ns: 0,
+                startup,
+            })
+            .unwrap();
         writer.snapshot(Snapped { ts_ns }).unwrap();
         writer.file("/proc/7/comm", b"before\n").unwrap();
         writer.record(&record(10 * S));

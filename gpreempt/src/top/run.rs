@@ -23,7 +23,8 @@ use super::state::{Effect, State, Status};
 use super::terminal::{self, Screen};
 use super::view::{self, Ink};
 use crate::engine::{self, Host, LiveHost, RecordedHost};
-use crate::kfd::snapshot::{self, Snapshot, Want};
+use crate::inspect;
+use crate::kfd::snapshot::{Snapshot, Want};
 use crate::kfd::Root;
 use crate::sink::record::End;
 use crate::sink::Sink;
@@ -90,7 +91,7 @@ pub fn recorded(file: &Path, speed: f64, options: Options) -> Result<Finish, Err
     let file: PathBuf = file.to_owned();
     let start = move |feed: Shared| {
         let settled = move |root: &Root| {
-            let picture = snapshot::collect(root, Want::default());
+            let picture = inspect::look(root, Want::default());
             feed.lock().snapshot = Some(picture);
         };
         let host = RecordedHost::open(&file, None)?;
@@ -127,7 +128,7 @@ impl Scene {
 
     fn picture(&self, slots: bool, feed: &Shared) -> Option<Snapshot> {
         match self {
-            Self::Live(root) => Some(snapshot::collect(root, Want { hqds: slots })),
+            Self::Live(root) => Some(inspect::look(root, Want { hqds: slots })),
             Self::Recorded { .. } => feed.lock().snapshot.take(),
         }
     }

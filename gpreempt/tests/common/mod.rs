@@ -95,9 +95,14 @@ impl Tree {
 
     /// `watch` on a script of records.
     pub fn watch(&self, records: &[Vec<u8>]) -> Command {
+        self.scripted("watch", records)
+    }
+
+    /// Another verb on a script of records.
+    pub fn scripted(&self, verb: &str, records: &[Vec<u8>]) -> Command {
         let script = self.path("/script");
         fs::write(&script, records.concat()).expect("a file can be written");
-        self.gpreempt().arg("watch").arg("--script").arg(script)
+        self.gpreempt().arg(verb).arg("--script").arg(script)
     }
 }
 

@@ -5,3 +5,6 @@
 pub mod complaint;
 pub mod frame;
 pub mod plan;
+
+/// What PID 1 says on the console before it does anything: a guest that is lost without it never ran a program.
+pub const STARTED: &str = "guest-init: PID 1 runs";

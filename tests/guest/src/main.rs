@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         eprintln!("guest-init: this is PID 1 of a test guest; `cargo xtask vm` starts one");
         return ExitCode::from(2);
     }
+    eprintln!("{}", guest::STARTED);
     if let Err(error) = init() {
         eprintln!("guest-init: {error:#}");
     }

@@ -24,6 +24,7 @@ pub(crate) struct Pins {
     pub(crate) kernel: Vec<Spec>,
     pub(crate) rust_src: RustSrcPins,
     pub(crate) rocm: RocmPins,
+    pub(crate) perfetto: super::perfetto::Pin,
 }
 
 /// A kernel as pinned.

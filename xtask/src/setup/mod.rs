@@ -8,6 +8,7 @@ mod bpf_linker;
 pub(crate) mod digest;
 pub(crate) mod kernels;
 mod packages;
+pub(crate) mod perfetto;
 mod rocm;
 mod rust;
 pub(crate) mod tools;

@@ -20,6 +20,7 @@ use super::console::{self, Finding};
 use super::{accel, initramfs};
 use crate::project::Project;
 use crate::setup::tools::Tools;
+use crate::ui;
 
 /// A guest that is not ready by then never will be: emulated, the slowest (stock driver) takes half a minute.
 const BOOT_DEADLINE: Duration = Duration::from_secs(240);
@@ -42,6 +43,8 @@ pub(crate) struct Lost {
     why: String,
     log: PathBuf,
     tail: String,
+    /// PID 1 had begun.
+    started: bool,
 }
 
 /// A guest that serves commands.
@@ -56,8 +59,29 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Boots the guest. After `deadline` it is ended, whatever it does.
+    /// Boots the guest, and once more if its kernel dies before it runs a program. After `deadline` it is ended, whatever it does.
     pub(crate) fn boot(
+        project: &Project,
+        tools: &Tools,
+        guest: &Guest,
+        deadline: Duration,
+    ) -> Result<Self> {
+        match Self::boot_once(project, tools, guest, deadline) {
+            Err(error)
+                if error
+                    .downcast_ref::<Lost>()
+                    .is_some_and(|lost| !lost.started) =>
+            {
+                ui::warn(&format!(
+                    "the guest's kernel died before it ran a program, which emulation brings about now and then: once more. {error}"
+                ));
+                Self::boot_once(project, tools, guest, deadline)
+            }
+            other => other,
+        }
+    }
+
+    fn boot_once(
         project: &Project,
         tools: &Tools,
         guest: &Guest,
@@ -298,6 +322,7 @@ fn lost(why: String, log: &Path) -> Lost {
     Lost {
         why,
         log: log.to_path_buf(),
+        started: text.contains(guest::STARTED),
         tail: tail.join("\n"),
     }
 }

@@ -4,11 +4,24 @@
 //!
 //! Never opens /dev/kfd. Everything is read through the [`Root`], so that it can be taken of a recording too.
 
+mod container;
+mod files;
+mod indices;
+mod join;
+mod process;
+
+use std::io;
+use std::time::Duration;
+
+use nix::time::{clock_gettime, ClockId};
 use serde::Serialize;
 
+use super::states::States;
 use super::topology::GpuNode;
 use super::Root;
 use crate::event::{Comm, GpuId, Pid, QueueId, QueueType};
+use files::{Files, Lacks};
+pub use indices::read_indices;
 
 /// What is read beside the cheap parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +92,17 @@ pub struct Process {
 
 /// Where a queue stands. The first that applies.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, schemars::JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -116,6 +139,8 @@ pub struct Queue {
     pub ring_bytes: u64,
     /// See there.
     pub state: State,
+    /// What else is known of why: everything that keeps it off, or why that is not known.
+    pub reason: Option<String>,
     /// 0 to 15.
     pub priority: Option<u32>,
     /// 0 to 100.
@@ -190,21 +215,50 @@ impl Snapshot {
     }
 }
 
-/// Takes a picture.
+/// What reads the driver's own structs. An error of kind `Unsupported`: nothing here can; others are of a recording without them.
+pub type ReadStates<'a> = &'a mut dyn FnMut() -> io::Result<States>;
+
+/// Takes a picture from files alone: all that there is of a recording, which holds the driver's structs too.
 #[must_use]
 pub fn collect(root: &Root, want: Want) -> Snapshot {
-    let _ = want;
-    let gpus = super::topology::read(root)
-        .into_iter()
-        .map(|node| Gpu {
-            slots_total: u32::try_from(node.num_cp_queues()).unwrap_or(u32::MAX),
-            node,
-            runlist: None,
-            slots_used: None,
-        })
+    collect_with(root, want, &mut || Err(io::ErrorKind::Unsupported.into()))
+}
+
+/// Takes a picture. `states` reads the driver's structs, which no file has.
+#[must_use]
+pub fn collect_with(root: &Root, want: Want, states: ReadStates<'_>) -> Snapshot {
+    let ts_ns = now_ns(root);
+    let mut lacks = Lacks::default();
+    let nodes = super::topology::read(root);
+    let files = Files::read(root, want, &nodes, states, &mut lacks);
+    let processes = process::read(root, &files.pids, &mut lacks);
+    let mut queues: Vec<Queue> = files
+        .queues
+        .iter()
+        .map(|queue| join::queue(queue, &files))
         .collect();
+    queues.sort_by_key(|queue| (queue.pid, files.node_number(queue.gpu_id), queue.queue_id));
+    read_indices(root, &mut queues, &mut |lack| lacks.add(lack));
+    let gpus = nodes.into_iter().map(|node| files.gpu(node)).collect();
     Snapshot {
+        ts_ns,
         gpus,
-        ..Snapshot::default()
+        processes,
+        queues,
+        lacks: lacks.0,
     }
 }
+
+/// CLOCK_BOOTTIME of the running machine; 0 of another, whose time its reader knows.
+#[must_use]
+pub fn now_ns(root: &Root) -> u64 {
+    match clock_gettime(ClockId::CLOCK_BOOTTIME) {
+        Ok(now) if root.is_real() => {
+            u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// What a text is, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Style {
+pub(in crate::sink) enum Style {
     /// The terminal's own.
     Plain,
     /// Less important.
@@ -37,7 +37,7 @@ impl Style {
         }
     }
 
-    pub(super) fn push(self, out: &mut String, text: impl fmt::Display, color: bool) {
+    pub(in crate::sink) fn push(self, out: &mut String, text: impl fmt::Display, color: bool) {
         let style = self.anstyle();
         // Writing to a String does not fail.
         let _ = if color && self != Self::Plain {
@@ -47,7 +47,12 @@ impl Style {
         };
     }
 
-    pub(super) fn write(self, out: &mut impl io::Write, text: &str, color: bool) -> io::Result<()> {
+    pub(in crate::sink) fn write(
+        self,
+        out: &mut impl io::Write,
+        text: &str,
+        color: bool,
+    ) -> io::Result<()> {
         let mut painted = String::new();
         self.push(&mut painted, text, color);
         out.write_all(painted.as_bytes())
@@ -55,12 +60,12 @@ impl Style {
 }
 
 /// Columns that a text takes.
-pub(super) fn width(text: &str) -> usize {
+pub(in crate::sink) fn width(text: &str) -> usize {
     text.width()
 }
 
 /// The text, or as much of its start as fits with an ellipsis.
-pub(super) fn fit(text: &str, columns: usize) -> String {
+pub(in crate::sink) fn fit(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
     }
@@ -78,7 +83,7 @@ pub(super) fn fit(text: &str, columns: usize) -> String {
 }
 
 /// Appends blanks until the text counts `columns`.
-pub(super) fn pad(out: &mut String, text: &str, columns: usize) {
+pub(in crate::sink) fn pad(out: &mut String, text: &str, columns: usize) {
     out.extend(std::iter::repeat_n(
         ' ',
         columns.saturating_sub(width(text)),
@@ -86,7 +91,7 @@ pub(super) fn pad(out: &mut String, text: &str, columns: usize) {
 }
 
 /// `comm[pid]` in at most so many columns: of both, the pid stays whole.
-pub(super) fn process(comm: &str, pid: u32, columns: usize) -> String {
+pub(in crate::sink) fn process(comm: &str, pid: u32, columns: usize) -> String {
     let pid = format!("[{pid}]");
     let room = columns.saturating_sub(pid.len()).max(1);
     format!("{}{pid}", fit(comm, room))

@@ -2,7 +2,7 @@
 //! Records as aligned lines for people. At 80 columns an ordinary event takes one line; details that do not fit go on
 //! below themselves. Into a pipe, lines are as long as they need to be and carry no colour.
 
-mod cell;
+pub(super) mod cell;
 mod details;
 mod row;
 

@@ -248,12 +248,15 @@ impl State {
             let usage = model.usage(key);
             let sample = Sample {
                 ts_ns: now_ns,
-                off_ns: usage.map(|usage| usage.off_until(now_ns)),
-                preemptions: usage.map_or(0, |usage| usage.preemptions),
+                off_ns: usage.as_ref().map(|usage| usage.off_until(now_ns)),
+                preemptions: usage.as_ref().map_or(0, |usage| usage.preemptions),
                 read_index: seen.and_then(|seen| seen.read_index),
                 depth: seen.and_then(crate::kfd::snapshot::Queue::depth),
             };
-            self.histories.entry(*key).or_default().look(sample, usage);
+            self.histories
+                .entry(*key)
+                .or_default()
+                .look(sample, usage.as_ref());
         }
         if self.histories.len() > keys.len() {
             self.histories

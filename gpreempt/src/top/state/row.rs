@@ -75,6 +75,7 @@ impl Row {
             .or_else(|| model.comm(key.pid));
         let usage = model.usage(&key);
         let last_by = usage
+            .as_ref()
             .and_then(|usage| usage.last_cause)
             .and_then(|(_, pid)| pid)
             .map(|pid| super::named(model, parts.snapshot, pid));
@@ -94,10 +95,10 @@ impl Row {
                 .map(|known| known.queue_type)
                 .or_else(|| seen.map(|seen| seen.queue_type))
                 .unwrap_or(QueueType::Unknown),
-            state: state(parts, usage),
+            state: state(parts, usage.as_ref()),
             depth: seen.and_then(snapshot::Queue::depth),
             rate: history.rate(),
-            preemptions: usage.map(|usage| usage.preemptions),
+            preemptions: usage.as_ref().map(|usage| usage.preemptions),
             off_share: history.off_share(),
             priority: known
                 .and_then(|known| known.priority)
@@ -120,7 +121,7 @@ impl Row {
             off_permille: history.off_permille(),
             depths: history.depths(),
             queue: seen.cloned(),
-            usage: usage.cloned(),
+            usage,
             last_by,
         }
     }

@@ -92,6 +92,7 @@ impl Machine {
             queue_type: QueueType::Compute,
             ring_bytes: 65536,
             state: Stand::Mapped,
+            reason: None,
             priority: Some(7),
             percent: Some(100),
             aql: Some(true),
@@ -217,7 +218,7 @@ fn details_close_when_their_queue_goes() {
     let mut state = seen(&machine);
     state.act(Action::Details);
     assert_eq!(state.mode, Mode::Details);
-    machine.feed.model.driver_gone();
+    machine.feed.model.driver_gone(0);
     machine.picture.queues.clear();
     machine.looked_at(&mut state, 3 * S);
     assert_eq!(

@@ -262,10 +262,10 @@ gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
  PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
  train[100]  2 queues  container 3f2a9c81d0e7
->  train[100]    52a1:0 compute mapped        77    123k     -     -
-   train[100]    52a1:1 compute evicted       77    123k     -     -
+>  train[100]    52a1:0 compute mapped        77    123k     0     0
+   train[100]    52a1:1 compute evicted       77    123k     0     0
  serve[200]  1 queue
-   serve[200]    52a1:0 compute mapped        77    246k     -     -
+   serve[200]    52a1:0 compute mapped        77    246k     0     0
 
 
 
@@ -294,14 +294,14 @@ fn two_hundred_queues_scrolled() {
 gpreempt top  1 GPU, 1 process, 200 queues  0 lost
  52a1 gfx942 24 slots
  PROCESS[PID]    GPU:Q    TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
- train[100]      52a1:33  compute mapped         0       -     -     -
- train[100]      52a1:34  compute mapped         0       -     -     -
- train[100]      52a1:35  compute mapped         0       -     -     -
- train[100]      52a1:36  compute mapped         0       -     -     -
- train[100]      52a1:37  compute mapped         0       -     -     -
- train[100]      52a1:38  compute mapped         0       -     -     -
- train[100]      52a1:39  compute mapped         0       -     -     -
->train[100]      52a1:40  compute mapped         0       -     -     -
+ train[100]      52a1:33  compute mapped         0       -     0     0
+ train[100]      52a1:34  compute mapped         0       -     0     0
+ train[100]      52a1:35  compute mapped         0       -     0     0
+ train[100]      52a1:36  compute mapped         0       -     0     0
+ train[100]      52a1:37  compute mapped         0       -     0     0
+ train[100]      52a1:38  compute mapped         0       -     0     0
+ train[100]      52a1:39  compute mapped         0       -     0     0
+>train[100]      52a1:40  compute mapped         0       -     0     0
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
 
 "#]]
@@ -320,8 +320,8 @@ fn hostile_names() {
 gpreempt top  1 GPU, 2 processes, 2 queues  0 lost
  52a1 gfx942 24 slots
  PROCESS[PID]             GPU:Q           TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓  PRIO    % LATENCY
->日本語の名\xe5[7]        52a1:4294967295 compute mapped      123k       -     -     -     7  100
- \x1b[2J\x07\xff[1234567] 52a1:0          compute mapped      9.2E       -     -     -     7  100
+>日本語の名\xe5[7]        52a1:4294967295 compute mapped      123k       -     0     0     7  100
+ \x1b[2J\x07\xff[1234567] 52a1:0          compute mapped      9.2E       -     0     0     7  100
 
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU Space Pause q Quit
@@ -514,7 +514,7 @@ gpreempt top  1 GPU, 2 processes, 1 of 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
  PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
->serve[200]      52a1:0 compute mapped        77    246k     -     -
+>serve[200]      52a1:0 compute mapped        77    246k     0     0
 
 
 
@@ -542,9 +542,9 @@ gpreempt top  9 GPUs, 2 processes, 3 queues  0 lost
  1003 gfx942 24 slots
  and 4 GPUs more; g shows one at a time
  PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
->train[100]      52a1:0 compute mapped         5       -     -     -
- train[100]      52a1:1 compute mapped        50       -     -     -
- serve[200]      52a1:0 compute mapped         1       -     -     -
+>train[100]      52a1:0 compute mapped         5       -     0     0
+ train[100]      52a1:1 compute mapped        50       -     0     0
+ serve[200]      52a1:0 compute mapped         1       -     0     0
 
 
 F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU

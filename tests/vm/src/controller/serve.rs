@@ -7,6 +7,7 @@ use std::io::{BufRead, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
 use anyhow::Context;
 use gpreempt::kfd::uapi::gpreempt::Entry;
@@ -219,6 +220,10 @@ fn spin(file: &GpreemptFd, entries: &[Spec], seed: u64) -> ! {
             60_000
         };
         batch(file, &Call { lease_ms, ..call });
+        // Taking queues off lasts longer than being without them would, if calls just followed each other.
+        if random.below(2) == 0 {
+            std::thread::sleep(Duration::from_micros(random.below(10_000)));
+        }
     }
 }
 

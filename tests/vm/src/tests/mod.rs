@@ -27,6 +27,7 @@ mod module;
 mod multi;
 mod owner;
 mod patched;
+mod perfetto;
 mod preempt;
 mod profile;
 mod queues;
@@ -36,6 +37,7 @@ mod reserve;
 mod reset;
 mod rocm;
 mod scheduling;
+mod snapshot;
 mod stock;
 mod targets;
 mod timing;
@@ -59,7 +61,9 @@ pub(crate) fn all() -> Vec<Test> {
         doctor::TESTS,
         top::TESTS,
         profile::TESTS,
+        perfetto::TESTS,
         scheduling::TESTS,
+        snapshot::TESTS,
         module::TESTS,
         multi::TESTS,
         reset::TESTS,

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::tally::{Outcome, Tally};
 use crate::build::{cargo, ebpf};
+use crate::exit::Unavailable;
 use crate::project::Project;
 use crate::setup::kernels::Pins;
 use crate::setup::{self, BpfToolchain, Needs};
@@ -63,6 +64,7 @@ pub(crate) fn run(project: &Project, tally: &mut Tally) {
         quiet(ebpf::command(project, &toolchain, "clippy")?.args(deny))
     });
     unit_tests(project, &object, tally);
+    trace_processor(project, &object, tally);
     if tally.wants("host::driver_is_the_distributions") {
         let result = fidelity::compare(project).and_then(|found| {
             anyhow::ensure!(found.is_faithful(), "{found:?}");
@@ -153,6 +155,35 @@ fn unit_tests(project: &Project, object: &Path, tally: &mut Tally) {
         ),
         Err(error) => tally.add("host::unit_tests", Outcome::Failed(format!("{error:#}"))),
     }
+}
+
+/// Traces for Perfetto, judged by Perfetto's own trace processor.
+fn trace_processor(project: &Project, object: &Path, tally: &mut Tally) {
+    const NAME: &str = "host::perfetto_trace_processor";
+    if !tally.wants(NAME) {
+        return;
+    }
+    let ui = Pins::read(project).and_then(|pins| setup::perfetto::provide(project, &pins.perfetto));
+    let ui = match ui {
+        Ok(ui) => ui,
+        Err(error) => {
+            let outcome = match error.downcast_ref::<Unavailable>() {
+                Some(missing) => Outcome::Skipped(missing.to_string()),
+                None => Outcome::Failed(format!("{error:#}")),
+            };
+            return tally.add(NAME, outcome);
+        }
+    };
+    tally.run(NAME, || {
+        let mut command = cargo::command(project);
+        command
+            .args(["test", "--package", "gpreempt", "--locked"])
+            .args(["--test", "trace_processor", "--target-dir"])
+            .arg(&project.target)
+            .env("GPREEMPT_EBPF_OBJ", object)
+            .env("GPREEMPT_PERFETTO_UI", ui);
+        quiet(&mut command)
+    });
 }
 
 fn read_unit_tests(

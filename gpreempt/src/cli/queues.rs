@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `queues`: a picture of every compute queue.
+
+use std::cell::RefCell;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use super::output::{self, Format};
+use super::watch::duration;
+use super::{Exit, Failure, Global};
+use crate::engine::{Host as _, Options, RecordedHost};
+use crate::event::{Pid, QueueType};
+use crate::inspect;
+use crate::kfd::name::{CommGlob, GpuArg};
+use crate::kfd::snapshot::{self, Lack, Snapshot, State, Want};
+use crate::kfd::{module, Root};
+use crate::model::Model;
+use crate::sink::picture::{Beside, Picture, Sample, Select, Sort};
+use crate::sink::record::Record;
+use crate::sink::Sink;
+
+/// Show every compute queue: whose it is, whether it is mapped, how much work waits
+///
+/// Reads sysfs, debugfs, the driver's structs by eBPF, and the queues' indices in the memory of their owners. Without root it shows
+/// what sysfs has and says what is missing. Never opens /dev/kfd. Filters decide what is shown; within one option any value will do.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Queues {
+    /// How queues are written: for people, or one object a line for programs
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Only queues of these processes
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<Pid>,
+    /// Only queues of processes of this name: *, ? and [...] as in a shell
+    #[arg(long, value_name = "GLOB")]
+    comm: Vec<CommGlob>,
+    /// Only queues on these GPUs: gpu_id, hexadecimal as in the table or decimal as in JSON
+    #[arg(long, value_delimiter = ',', value_name = "GPU_ID")]
+    gpu: Vec<GpuArg>,
+    /// Only queues in these states
+    #[arg(long, value_enum, value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only queues of these types
+    #[arg(
+        long = "type",
+        value_enum,
+        value_delimiter = ',',
+        hide_possible_values = true
+    )]
+    types: Vec<QueueType>,
+    /// By what they are ordered; what counts comes with the most first
+    #[arg(long, value_enum, default_value_t = Sort::Pid)]
+    sort: Sort,
+    /// Also which hardware slots queues are on: reads thousands of registers under the driver's lock
+    #[arg(long)]
+    hqds: bool,
+    /// Time between the two looks that make a rate; 0 = one look, no rate
+    #[arg(long, value_parser = duration, default_value = "200ms")]
+    interval: Duration,
+    /// Go on: a new picture that often
+    #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "2s", require_equals = true, value_name = "INTERVAL")]
+    watch: Option<Duration>,
+    /// Of a recording: the last picture in it until then, from its start
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    at: Option<Duration>,
+    /// Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
+    #[arg(long, value_name = "PROFILE", alias = "profile")]
+    offsets: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gpreempt queues --sort depth
+  gpreempt queues --state held,evicted,suspended --watch=1
+  gpreempt queues --hqds --format json | jq 'select(.type == \"queue\").data.slots'
+  gpreempt replay night.gpr queues --sort preempted
+
+Types: compute sdma sdma_xgmi sdma_by_engine";
+
+/// The least time between two pictures.
+const LEAST_PERIOD: Duration = Duration::from_millis(100);
+
+impl Queues {
+    pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        if self.at.is_some() {
+            let error = anyhow!("--at is for recordings: gpreempt replay FILE queues --at TIME");
+            return Err(Failure::new(Exit::Usage, error));
+        }
+        let root = global.root();
+        if !root.exists("/sys/class/kfd/kfd") {
+            let absent = module::absent(&root);
+            let error = anyhow!("{}: {}", absent.why, absent.fix);
+            return Err(Failure::new(Exit::Unavailable, error));
+        }
+        inspect::use_offsets(self.offsets.clone());
+        let (select, want) = (self.select(), self.want());
+        let mut show = Show::new(self.format, global);
+        let (mut snapshot, mut before) = self.first(&root, want);
+        loop {
+            let beside = Beside {
+                before: before.as_ref(),
+                model: None,
+                with_slots: self.hqds,
+            };
+            show.picture(
+                Picture::new(&snapshot, &select, beside),
+                self.watch.is_some(),
+            )?;
+            let Some(period) = self.watch else {
+                return Ok(Exit::Ok);
+            };
+            sleep(period.max(LEAST_PERIOD));
+            if output::reader_gone() {
+                return Ok(Exit::Ok);
+            }
+            before = Some(Sample::of(&snapshot));
+            snapshot = inspect::look(&root, want);
+        }
+    }
+
+    /// The same of a recording: its last picture, and what was watched until then.
+    pub(super) fn replay(self, file: &Path, global: &Global) -> Result<Exit, Failure> {
+        if self.watch.is_some() {
+            let error = anyhow!("a recording does not go on: --watch is for the running machine");
+            return Err(Failure::new(Exit::Usage, error));
+        }
+        let host = RecordedHost::open(file, self.at)?;
+        let picture = Rc::default();
+        let last = Last {
+            root: host.root().clone(),
+            select: self.select(),
+            want: self.want(),
+            picture: Rc::clone(&picture),
+        };
+        let outcome = super::run_watch(&host, Options::default(), &mut [Box::new(last)]);
+        // Also of one that is cut off: what could be read.
+        if let Some(picture) = picture.take() {
+            Show::new(self.format, global).picture(picture, false)?;
+        }
+        Ok(super::exit_of(&outcome?))
+    }
+
+    /// A picture, and the sample before it that makes a rate.
+    fn first(&self, root: &Root, want: Want) -> (Snapshot, Option<Sample>) {
+        let mut snapshot = inspect::look(root, want);
+        let readable = snapshot.queues.iter().any(|q| q.read_index.is_some());
+        if self.interval.is_zero() || !readable {
+            return (snapshot, None);
+        }
+        let before = Sample::of(&snapshot);
+        sleep(self.interval);
+        snapshot::read_indices(root, &mut snapshot.queues, &mut |_| {});
+        snapshot.ts_ns = snapshot::now_ns(root);
+        (snapshot, Some(before))
+    }
+
+    fn want(&self) -> Want {
+        Want { hqds: self.hqds }
+    }
+
+    fn select(&self) -> Select {
+        Select {
+            pids: self.pid.clone(),
+            comms: self.comm.clone(),
+            gpus: self.gpu.clone(),
+            states: self.state.clone(),
+            types: self.types.clone(),
+            sort: self.sort,
+        }
+    }
+}
+
+/// Takes the picture when everything was played.
+struct Last {
+    root: Root,
+    select: Select,
+    want: Want,
+    picture: Rc<RefCell<Option<Picture>>>,
+}
+
+impl Sink for Last {
+    fn record(&mut self, _record: &Record) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        let mut snapshot = inspect::look(&self.root, self.want);
+        snapshot.ts_ns = ts_ns;
+        let beside = Beside {
+            before: None,
+            model: Some(model),
+            with_slots: self.want.hqds,
+        };
+        *self.picture.borrow_mut() = Some(Picture::new(&snapshot, &self.select, beside));
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Pictures on stdout, what is missing on stderr.
+struct Show {
+    format: Format,
+    color: bool,
+    told: Vec<Lack>,
+    shown: usize,
+}
+
+impl Show {
+    fn new(format: Format, global: &Global) -> Self {
+        Self {
+            format,
+            color: global.color.on_stdout(),
+            told: Vec::new(),
+            shown: 0,
+        }
+    }
+
+    fn picture(&mut self, picture: Picture, again: bool) -> io::Result<()> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        match self.format {
+            Format::Json => {
+                for record in picture.records() {
+                    serde_json::to_writer(&mut out, &record)?;
+                    out.write_all(b"\n")?;
+                }
+            }
+            Format::Table => {
+                if again && io::stdout().is_terminal() {
+                    // To the top left, and nothing below.
+                    out.write_all(b"\x1b[H\x1b[2J")?;
+                } else if self.shown > 0 {
+                    out.write_all(b"\n")?;
+                }
+                picture.write(&mut out, output::layout(self.color))?;
+                out.flush()?;
+                self.lacks(picture.lacks);
+            }
+        }
+        self.shown += 1;
+        out.flush()
+    }
+
+    /// Once, unless something else is missing now. One line for all that is missing for the same reason.
+    fn lacks(&mut self, lacks: Vec<Lack>) {
+        if lacks == self.told {
+            return;
+        }
+        for (at, lack) in lacks.iter().enumerate() {
+            let same = |other: &&Lack| (&other.why, &other.fix) == (&lack.why, &lack.fix);
+            if lacks.iter().take(at).any(|other| same(&other)) {
+                continue;
+            }
+            let what: Vec<&str> = lacks.iter().filter(same).map(|l| l.what.as_str()).collect();
+            output::say(&format!(
+                "not known: {}: {}: {}",
+                what.join("; "),
+                lack.why,
+                lack.fix
+            ));
+        }
+        self.told = lacks;
+    }
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How often and how long a node's runlist was off the GPU, and what of that a queue saw: counts that never fall, and accounts that
+//! remember where they stood when a queue joined.
+//!
+//! An event of the runlist touches the node's counts alone, however many queues there are: a queue's share is the difference
+//! between the counts now and those when it joined. The scheduler works in the same way at two levels: a process takes part in its
+//! node's runlist, a queue in its process's share of it.
+//!
+//! A runlist is off from the return of the call that took it off to the return of the call that submitted it again: from `ts_ns`
+//! to `ts_ns` of their records. What the GPU took to save its waves before that, and to start again after it, is not in it.
+
+use super::usage::Off;
+use crate::event::{Cause, Pid};
+
+/// Changes of a runlist that are remembered: those of a call are looked for when the call's own record comes, which is after its
+/// return. More than this lie between only when as many threads change the same node at the same time.
+const EDGES: usize = 16;
+
+/// How often something was taken off the GPU, and for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Times it was taken off.
+    pub(super) stops: u64,
+    /// The same by cause.
+    pub(super) by_cause: [u64; Cause::COUNT],
+    /// Of these, on behalf of the process itself. Of a node: none.
+    pub(super) own: u64,
+    /// Time off, stretches that have ended.
+    pub(super) off_ns: u64,
+    /// Off since then.
+    pub(super) off_since_ns: Option<u64>,
+    /// Why it was taken off last, and on whose behalf.
+    pub(super) last: Option<(Cause, Option<Pid>)>,
+}
+
+impl Counts {
+    fn stop(&mut self, cause: Cause, by: Option<Pid>) {
+        self.stops += 1;
+        self.by_cause[cause.index()] += 1;
+        self.last = Some((cause, by));
+    }
+
+    fn unstop(&mut self, cause: Cause) {
+        self.stops = self.stops.saturating_sub(1);
+        let count = &mut self.by_cause[cause.index()];
+        *count = count.saturating_sub(1);
+    }
+
+    fn resume(&mut self, ts_ns: u64) {
+        if let Some(since_ns) = self.off_since_ns.take() {
+            // Clocks of recordings are not to be trusted.
+            let ended_ns = ts_ns.saturating_sub(since_ns);
+            self.off_ns = self.off_ns.saturating_add(ended_ns);
+        }
+    }
+
+    /// Adds what another one counted; an open stretch of it ends at `until_ns`.
+    pub(super) fn add(&mut self, other: &Self, until_ns: u64) {
+        let mut other = *other;
+        other.resume(until_ns);
+        self.stops += other.stops;
+        for (sum, count) in self.by_cause.iter_mut().zip(other.by_cause) {
+            *sum += count;
+        }
+        self.own += other.own;
+        self.off_ns = self.off_ns.saturating_add(other.off_ns);
+        self.last = other.last.or(self.last);
+    }
+}
+
+/// The runlist of a node.
+#[derive(Debug)]
+pub(super) struct Runlist {
+    pub(super) counts: Counts,
+    /// The last changes; the next one goes to `written % EDGES`.
+    edges: [Edge; EDGES],
+    written: usize,
+}
+
+/// A change of the runlist.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    ts_ns: u64,
+    tid: u32,
+    /// Submitted, else taken off.
+    on: bool,
+    cause: Cause,
+    by: Option<Pid>,
+    /// [`Counts::off_ns`] after it.
+    off_ns: u64,
+}
+
+/// A moment of a node: the time and the counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) ts_ns: u64,
+    pub(super) counts: Counts,
+}
+
+/// A call into the driver: the thread, and from when to when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) tid: u32,
+    pub(super) from_ns: u64,
+    pub(super) to_ns: u64,
+}
+
+impl Default for Runlist {
+    fn default() -> Self {
+        let edge = Edge {
+            ts_ns: 0,
+            tid: 0,
+            on: true,
+            cause: Cause::Other,
+            by: None,
+            off_ns: 0,
+        };
+        Self {
+            counts: Counts::default(),
+            edges: [edge; EDGES],
+            written: 0,
+        }
+    }
+}
+
+impl Runlist {
+    /// It was taken off.
+    pub(super) fn unmapped(&mut self, ts_ns: u64, tid: u32, cause: Cause, by: Option<Pid>) {
+        // The driver takes off only what it submitted (unmap_queues_cpsch, Linux 6.12): the record of that was lost, so nobody
+        // knows when it was. A stretch whose end was not seen counts as nothing.
+        self.counts.off_since_ns = None;
+        self.counts.stop(cause, by);
+        self.counts.off_since_ns = Some(ts_ns);
+        self.push(ts_ns, tid, false, cause, by);
+    }
+
+    /// It was submitted. Returns the time off that this ends, if it was seen to be taken off.
+    pub(super) fn mapped(&mut self, ts_ns: u64, tid: u32) -> Option<Off> {
+        let since_ns = self.counts.off_since_ns;
+        self.counts.resume(ts_ns);
+        self.push(ts_ns, tid, true, Cause::Other, None);
+        let (cause, by) = self.counts.last?;
+        Some(Off {
+            ns: ts_ns.saturating_sub(since_ns?),
+            cause,
+            by,
+        })
+    }
+
+    fn push(&mut self, ts_ns: u64, tid: u32, on: bool, cause: Cause, by: Option<Pid>) {
+        self.edges[self.written % EDGES] = Edge {
+            ts_ns,
+            tid,
+            on,
+            cause,
+            by,
+            off_ns: self.counts.off_ns,
+        };
+        self.written += 1;
+    }
+
+    /// Just after the call last took the runlist off, or submitted it.
+    pub(super) fn after(&self, call: Call, on: bool) -> Option<Moment> {
+        let at = self.find(call, on)?;
+        Some(self.moment(at))
+    }
+
+    /// Just before the call last took the runlist off, which then does not count.
+    pub(super) fn before_stop(&self, call: Call) -> Option<Moment> {
+        let at = self.find(call, false)?;
+        let mut moment = self.moment(at);
+        moment.counts.unstop(self.edges[at % EDGES].cause);
+        moment.counts.off_since_ns = None;
+        Some(moment)
+    }
+
+    fn find(&self, call: Call, on: bool) -> Option<usize> {
+        let oldest = self.written.saturating_sub(EDGES);
+        (oldest..self.written)
+            .rev()
+            .map(|at| (at, &self.edges[at % EDGES]))
+            .take_while(|(_, edge)| edge.ts_ns >= call.from_ns)
+            .find(|(_, edge)| edge.on == on && edge.tid == call.tid && edge.ts_ns <= call.to_ns)
+            .map(|(at, _)| at)
+    }
+
+    /// The counts as they were just after a change: those of now without what came later.
+    fn moment(&self, at: usize) -> Moment {
+        let edge = &self.edges[at % EDGES];
+        let mut counts = self.counts;
+        let later = (at + 1..self.written).map(|at| &self.edges[at % EDGES]);
+        for edge in later.filter(|edge| !edge.on) {
+            counts.unstop(edge.cause);
+        }
+        counts.off_ns = edge.off_ns;
+        counts.off_since_ns = (!edge.on).then_some(edge.ts_ns);
+        if at + 1 < self.written {
+            let oldest = self.written.saturating_sub(EDGES);
+            counts.last = (oldest..=at)
+                .rev()
+                .map(|at| &self.edges[at % EDGES])
+                .find(|edge| !edge.on)
+                .map(|edge| (edge.cause, edge.by));
+        }
+        Moment {
+            ts_ns: edge.ts_ns,
+            counts,
+        }
+    }
+}
+
+/// The share that a part had in the counts of the whole that it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Account {
+    /// When it was opened.
+    pub(super) since_ns: u64,
+    /// What was before it joined; while it is apart, everything.
+    pub(super) settled: Counts,
+    part: Part,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// It shares what happens to the whole.
+    Of { joined_ns: u64, base: Base },
+    /// It does not, and is off.
+    Apart,
+}
+
+/// Where the counts of the whole stood when the part joined.
+#[derive(Clone, Copy, Debug)]
+struct Base {
+    stops: u64,
+    by_cause: [u64; Cause::COUNT],
+    own: u64,
+    off_ns: u64,
+}
+
+impl Base {
+    fn at(whole: &Counts, ts_ns: u64) -> Self {
+        // A stretch that is open has begun without the part.
+        let mut whole = *whole;
+        whole.resume(ts_ns);
+        Self {
+            stops: whole.stops,
+            by_cause: whole.by_cause,
+            own: whole.own,
+            off_ns: whole.off_ns,
+        }
+    }
+}
+
+impl Account {
+    /// Of a part that belongs to the whole from then on.
+    pub(super) fn joined(at: &Moment) -> Self {
+        Self {
+            since_ns: at.ts_ns,
+            settled: Counts::default(),
+            part: Part::Of {
+                joined_ns: at.ts_ns,
+                base: Base::at(&at.counts, at.ts_ns),
+            },
+        }
+    }
+
+    /// Of a part that is off from the start.
+    pub(super) fn apart(ts_ns: u64) -> Self {
+        Self {
+            since_ns: ts_ns,
+            settled: Counts {
+                off_since_ns: Some(ts_ns),
+                ..Counts::default()
+            },
+            part: Part::Apart,
+        }
+    }
+
+    /// Whether it shares what happens to the whole.
+    pub(super) fn is_part(&self) -> bool {
+        matches!(self.part, Part::Of { .. })
+    }
+
+    /// What it counted, given the counts of the whole.
+    pub(super) fn read(&self, whole: &Counts) -> Counts {
+        let Part::Of { joined_ns, base } = &self.part else {
+            return self.settled;
+        };
+        let settled = &self.settled;
+        let mut counts = Counts {
+            stops: settled.stops + whole.stops.saturating_sub(base.stops),
+            by_cause: settled.by_cause,
+            own: settled.own + whole.own.saturating_sub(base.own),
+            off_ns: settled
+                .off_ns
+                .saturating_add(whole.off_ns.saturating_sub(base.off_ns)),
+            off_since_ns: whole.off_since_ns.map(|since_ns| since_ns.max(*joined_ns)),
+            last: settled.last,
+        };
+        for (count, (now, base)) in counts
+            .by_cause
+            .iter_mut()
+            .zip(whole.by_cause.iter().zip(base.by_cause))
+        {
+            *count += now.saturating_sub(base);
+        }
+        if whole.stops > base.stops {
+            counts.last = whole.last.or(counts.last);
+        }
+        counts
+    }
+
+    /// It takes part from `at` on, unless it does already. Returns the time off that this ends, if it was taken off.
+    pub(super) fn join(&mut self, at: &Moment) -> Option<Off> {
+        if self.is_part() {
+            return None;
+        }
+        let since_ns = self.settled.off_since_ns;
+        self.settled.resume(at.ts_ns);
+        self.part = Part::Of {
+            joined_ns: at.ts_ns,
+            base: Base::at(&at.counts, at.ts_ns),
+        };
+        let (cause, by) = self.settled.last?;
+        Some(Off {
+            ns: at.ts_ns.saturating_sub(since_ns?),
+            cause,
+            by,
+        })
+    }
+
+    /// It is off by itself from `at` on, unless it is already.
+    pub(super) fn leave(&mut self, at: &Moment) {
+        if self.is_part() {
+            self.settled = self.read(&at.counts);
+            self.settled.off_since_ns.get_or_insert(at.ts_ns);
+            self.part = Part::Apart;
+        }
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `queues` as a user sees it, on a tree of files: no root, no GPU, no kernel module.
+
+mod common;
+
+use common::{gpreempt, Tree, GPU};
+use serde_json::{json, Value};
+use snapbox::str;
+
+/// A queue as the driver keeps it, and its indices in its owner's memory.
+struct Made {
+    pid: u32,
+    id: u32,
+    change: Value,
+    write: u64,
+    read: u64,
+}
+
+fn address(queue: &Made, write: bool) -> u64 {
+    0x7f00_0000_0000
+        + u64::from(queue.pid) * 0x10_0000
+        + u64::from(queue.id) * 0x1000
+        + if write { 0x38 } else { 0x80 }
+}
+
+fn made(pid: u32, id: u32, write: u64, read: u64, change: Value) -> Made {
+    Made {
+        pid,
+        id,
+        change,
+        write,
+        read,
+    }
+}
+
+fn driver(tree: &Tree, queues: &[Made]) {
+    let mut list = Vec::new();
+    for queue in queues {
+        let mut state = json!({
+            "pid": queue.pid, "gpu_id": GPU, "queue_id": queue.id, "format": 1, "priority": 7, "percent": 100,
+            "doorbell": queue.pid * 100 + queue.id, "ring_address": 4096, "ring_bytes": 65536,
+            "rptr_address": address(queue, false), "wptr_address": address(queue, true), "mqd_address": 4096,
+            "active": true, "evicted": false, "suspended": false, "being_destroyed": false, "evictions": 0,
+        });
+        for (key, value) in queue.change.as_object().into_iter().flatten() {
+            state[key] = value.clone();
+        }
+        list.push(state);
+        for (write, index) in [(true, queue.write), (false, queue.read)] {
+            let path = format!("/proc/{}/mem#{:x}", queue.pid, address(queue, write));
+            tree.file(&path, &index.to_string());
+        }
+    }
+    let states = json!({ "known": { "queues": list, "torn": 0 } });
+    tree.file("/sys/class/kfd/kfd#queues", &states.to_string());
+}
+
+/// Two jobs, one of them in a container, and a process without queues.
+fn machine(name: &str) -> Tree {
+    let tree = Tree::with_gpu(name);
+    tree.queue(212, "kfd-load", 0, 0, 65536);
+    tree.queue(212, "kfd-load", 1, 0, 65536);
+    tree.queue(212, "kfd-load", 2, 1, 65536);
+    tree.queue(3158, "VLLM::Worker_TP", 0, 0, 65536);
+    tree.file("/sys/class/kfd/kfd/proc/400/pasid", "32770");
+    tree.file("/proc/400/comm", "rocm-smi\n");
+    tree.file(
+        "/proc/3158/status",
+        "Uid:\t1000\t1000\t1000\t1000\nNSpid:\t3158\t7\n",
+    );
+    let id = "4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77";
+    tree.file(
+        "/proc/3158/cgroup",
+        &format!("0::/system.slice/docker-{id}.scope\n"),
+    );
+    driver(
+        &tree,
+        &[
+            made(212, 0, 21_500, 21_493, json!({})),
+            made(212, 1, 4, 4, json!({ "percent": 0, "active": false })),
+            made(212, 2, 0, 0, json!({ "format": 0, "priority": 15 })),
+            made(
+                3158,
+                0,
+                900,
+                644,
+                json!({ "active": false, "evicted": true, "evictions": 1 }),
+            ),
+        ],
+    );
+    tree
+}
+
+#[test]
+fn a_table_in_80_columns() {
+    machine("queues-80")
+        .gpreempt()
+        .args(["queues", "--interval", "0"])
+        .env("COLUMNS", "80")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+"#]])
+        .stderr_eq(str![[r#"
+"#]]);
+}
+
+#[test]
+fn a_pipe_gets_whole_lines() {
+    machine("queues-pipe")
+        .gpreempt()
+        .args([
+            "queues",
+            "--interval",
+            "0",
+            "--sort",
+            "depth",
+            "--state",
+            "mapped,evicted",
+        ])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+"#]]);
+}
+
+#[test]
+fn objects_for_programs() {
+    machine("queues-json")
+        .gpreempt()
+        .args([
+            "queues",
+            "--interval",
+            "0",
+            "--format",
+            "json",
+            "--pid",
+            "3158",
+        ])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+"#]])
+        .stderr_eq(str![""]);
+}
+
+#[test]
+fn sysfs_alone_is_something() {
+    let tree = machine("queues-user");
+    tree.file(
+        "/sys/class/kfd/kfd#queues",
+        r#"{"unknown":{"why":"no permission to observe the kernel, which takes CAP_BPF and CAP_PERFMON","fix":"run as root, or grant that to the program"}}"#,
+    );
+    tree.gpreempt()
+        .args(["queues", "--hqds"])
+        .env("COLUMNS", "80")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+"#]])
+        .stderr_eq(str![[r#"
+"#]]);
+}
+
+#[test]
+fn no_queues_and_no_driver() {
+    let tree = Tree::with_gpu("queues-none");
+    tree.gpreempt()
+        .arg("queues")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+"#]])
+        .stderr_eq(str![""]);
+    Tree::new("queues-no-driver")
+        .gpreempt()
+        .arg("queues")
+        .assert()
+        .code(69)
+        .stdout_eq(str![""])
+        .stderr_eq(str![[r#"
+"#]]);
+}
+
+#[test]
+fn what_is_for_recordings_is_refused_live() {
+    gpreempt()
+        .args(["queues", "--at", "5"])
+        .assert()
+        .code(2)
+        .stderr_eq(str![[r#"
+"#]]);
+}
+
+/// A recording of a queue that was created 2 s and the machine as it was 5 s after the start.
+fn recording(name: &str) -> std::path::PathBuf {
+    use common::{created, Head, T0};
+    use gpreempt::recording::{Attached, Snapped, Writer};
+
+    let tree = machine(name);
+    let path = tree.path("/recording.gpr");
+    let file = std::fs::File::create(&path).expect("a file can be made");
+    let mut writer = Writer::new(file, 0).expect("a recording can be written");
+    let startup = gpreempt::source::Startup {
+        kernel: "6.12.95".to_owned(),
+        module: "amdgpu".to_owned(),
+        module_version: None,
+        offsets: "btf".to_owned(),
+        probes: Vec::new(),
+        ring_bytes: 4096,
+    };
+    let attached = Attached {
+        ts_ns: T0,
+        unix_ns: 0,
+        startup,
+    };
+    writer.attached(&attached).expect("it can be written");
+    writer
+        .snapshot(Snapped { ts_ns: T0 })
+        .expect("it can be written");
+    let head = Head {
+        at_us: 2_000_000,
+        pid: 212,
+        ..Head::default()
+    };
+    writer.record(&created(head, 0, b"kfd-load"));
+    writer.flush().expect("it can be written");
+    writer
+        .snapshot(Snapped {
+            ts_ns: T0 + 5_000_000_000,
+        })
+        .expect("it can be written");
+    let mut dirs = vec![tree.path("/")];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).expect("it can be listed") {
+            let file = entry.expect("it can be listed").path();
+            if file.is_dir() {
+                dirs.push(file);
+            } else if file != path {
+                let relative = file.strip_prefix(tree.path("/")).expect("it is below");
+                let content = std::fs::read(&file).expect("it can be read");
+                writer
+                    .file(&format!("/{}", relative.display()), &content)
+                    .expect("it can be written");
+            }
+        }
+    }
+    writer
+        .finish(T0 + 6_000_000_000)
+        .expect("it can be written");
+    path
+}
+
+#[test]
+fn a_recording_shows_its_last_picture_and_its_past() {
+    let path = recording("queues-recorded");
+    gpreempt()
+        .arg("replay")
+        .arg(&path)
+        .arg("queues")
+        .env("COLUMNS", "100")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+"#]]);
+    // Before the last picture there was nothing.
+    gpreempt()
+        .arg("replay")
+        .arg(&path)
+        .args(["queues", "--at", "4"])
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+no GPU
+no queues
+
+"#]]);
+}

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `gpreempt queues` against what the load did and what the simulated GPU says of itself.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+use anyhow::Context;
+use gpreempt::kfd::uapi::gpreempt::RESERVE_SET;
+
+use super::List;
+use crate::check::ensure_eq;
+use crate::controller::{Controller, Reservation, Spec};
+use crate::gpu::{busy, Job};
+use crate::guest;
+use crate::load::Load;
+use crate::record::Record;
+use crate::scene;
+use crate::watch::shell_code;
+
+pub(super) const TESTS: List = &[
+    (
+        &["basic", "multi"],
+        "queues_and_slots_are_those_of_the_load",
+        as_made,
+    ),
+    (&["basic"], "depth_is_what_waits", depth),
+    (&["basic"], "a_rate_is_what_the_gpu_read", rate),
+    (&["basic"], "a_queue_at_0_percent_is_disabled", disabled),
+    (&["basic"], "an_evicted_queue_is_evicted", evicted),
+    (&["basic"], "a_suspended_queue_is_suspended", suspended),
+    (&["basic"], "a_user_sees_what_sysfs_has", of_a_user),
+    (&["basic"], "a_recording_holds_the_picture", recorded),
+    (
+        &["basic"],
+        "queues_that_come_and_go_hold_nothing_up",
+        churning,
+    ),
+    (&["patched"], "a_held_queue_is_held", held),
+    (&["patched"], "a_parked_queue_is_parked", parked),
+];
+
+const NOBODY: u32 = 65534;
+
+/// What one run of `gpreempt queues` said.
+struct Seen {
+    records: Vec<Record>,
+    output: Output,
+}
+
+impl Seen {
+    fn of(command: &mut Command) -> anyhow::Result<Self> {
+        let output = command.output().context("start gpreempt")?;
+        ensure_eq!(
+            shell_code(output.status),
+            0,
+            "exit code; stderr: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let text = String::from_utf8(output.stdout.clone()).context("not UTF-8")?;
+        let records = text
+            .lines()
+            .map(Record::parse)
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { records, output })
+    }
+
+    /// Of the running machine, with nothing missing.
+    fn now(args: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new("gpreempt");
+        command.args(["queues", "--format", "json"]).args(args);
+        let seen = Self::of(&mut command)?;
+        let lacks: Vec<_> = seen.of_kind("lack").map(|lack| &lack.data).collect();
+        anyhow::ensure!(lacks.is_empty(), "missing: {lacks:?}");
+        Ok(seen)
+    }
+
+    fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Record> {
+        self.records.iter().filter(move |r| r.kind == kind)
+    }
+
+    /// Queues of a process by id.
+    fn queues(&self, pid: u32) -> anyhow::Result<BTreeMap<u64, &Record>> {
+        self.of_kind("queue")
+            .filter(|queue| queue.is_of(pid))
+            .map(|queue| Ok((queue.number("queue_id")?, queue)))
+            .collect()
+    }
+
+    /// States of a process's queues, in the order of their ids.
+    fn states(&self, pid: u32) -> anyhow::Result<Vec<&str>> {
+        self.queues(pid)?
+            .into_values()
+            .map(|queue| queue.text("state"))
+            .collect()
+    }
+
+    fn snapshot(&self) -> anyhow::Result<&Record> {
+        let last = self.records.last().filter(|r| r.kind == "snapshot");
+        last.context("the last line is no snapshot")
+    }
+}
+
+/// A slot as the simulated GPU tells it: pipe, queue, VMID, XCCs, address of the descriptor.
+#[derive(Debug, PartialEq, Eq)]
+struct Slot {
+    pipe: u64,
+    queue: u64,
+    vmid: u64,
+    xccs: u64,
+    mqd: u64,
+}
+
+/// By doorbell.
+fn slots(gpu: usize) -> anyhow::Result<BTreeMap<u64, Slot>> {
+    let path = format!("/sys/kernel/debug/simgpu/{gpu}/slots");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    text.lines()
+        .map(|line| {
+            let field = |name: &str| {
+                line.split_whitespace()
+                    .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+                    .with_context(|| format!("{path}: no {name}: {line}"))
+            };
+            let hex = |name: &str| -> anyhow::Result<u64> {
+                Ok(u64::from_str_radix(
+                    field(name)?.trim_start_matches("0x"),
+                    16,
+                )?)
+            };
+            let (_, place) = field("slot")?.split_once(':').context("slot")?;
+            let (pipe, queue) = place.split_once('.').context("slot")?;
+            let slot = Slot {
+                pipe: pipe.parse()?,
+                queue: queue.parse()?,
+                vmid: field("vmid")?.parse()?,
+                xccs: field("xccs")?.parse()?,
+                mqd: hex("mqd")?,
+            };
+            Ok((hex("doorbell")?, slot))
+        })
+        .collect()
+}
+
+fn as_made() -> anyhow::Result<()> {
+    let load = Load::start(&["--profile", "llm-worker"])?;
+    let (pid, gpu_id) = (load.pid(), load.gpu_id()?);
+    let made = load.created()[0].list("queues")?;
+    // The scheduler follows the runlist a little later.
+    let there = guest::eventually("every queue in a slot", || {
+        let slots = slots(0)?;
+        Ok((slots.len() == made.len()).then_some(slots))
+    })?;
+    let seen = Seen::now(&["--hqds", "--interval", "0"])?;
+    let queues = seen.queues(pid)?;
+    ensure_eq!(queues.len(), made.len(), "queues");
+    for made in &made {
+        let id = made.number("queue_id")?;
+        let queue = queues.get(&id).with_context(|| format!("no queue {id}"))?;
+        ensure_eq!(queue.number("gpu_id")?, gpu_id, "gpu_id");
+        ensure_eq!(queue.text("comm")?, "kfd-load", "comm");
+        ensure_eq!(queue.text("state")?, "mapped", "state of queue {id}");
+        ensure_eq!(queue.text("queue_type")?, made.text("type")?, "queue_type");
+        for key in ["ring_bytes", "priority", "percent"] {
+            ensure_eq!(queue.number(key)?, made.number(key)?, "{key} of queue {id}");
+        }
+        let doorbell = queue.number("doorbell")?;
+        ensure_eq!(
+            doorbell * 4 % 4096,
+            made.number("doorbell_in_slice")? % 4096,
+            "doorbell of queue {id}"
+        );
+        let slot = there
+            .get(&doorbell)
+            .with_context(|| format!("no slot with the doorbell {doorbell:#x} of queue {id}"))?;
+        ensure_eq!(queue.number("mqd_address")?, slot.mqd, "descriptor");
+        let shown = queue.list("slots")?;
+        ensure_eq!(shown.len() as u64, slot.xccs, "slots of queue {id}");
+        for (xcc, shown) in (0..).zip(&shown) {
+            ensure_eq!(shown.number("xcc")?, xcc, "XCC");
+            ensure_eq!(shown.number("pipe")?, slot.pipe, "pipe of queue {id}");
+            ensure_eq!(shown.number("queue")?, slot.queue, "queue of queue {id}");
+            if made.text("type")? == "compute" {
+                ensure_eq!(queue.text("format")?, "aql", "format");
+                ensure_eq!(shown.number("vmid")?, slot.vmid, "vmid of queue {id}");
+            }
+        }
+    }
+    let gpus = seen.snapshot()?.list("gpus")?;
+    let gpu = gpus
+        .iter()
+        .find(|gpu| gpu.try_number("gpu_id") == Some(gpu_id))
+        .context("the GPU is not told")?;
+    ensure_eq!(
+        gpu.number("slots_total")?,
+        guest::stat(0, "slots_total")?,
+        "slots"
+    );
+    let compute = made
+        .iter()
+        .filter(|made| made.data["type"] == "compute")
+        .count() as u64;
+    ensure_eq!(gpu.number("slots_used")?, compute, "slots in use");
+    ensure_eq!(
+        gpu.number("mapped_compute")?,
+        compute,
+        "compute queues mapped"
+    );
+    ensure_eq!(
+        gpu.number("mapped_sdma")?,
+        made.len() as u64 - compute,
+        "copy queues mapped"
+    );
+    ensure_eq!(gpu.number("mapped_processes")?, 1, "processes mapped");
+    ensure_eq!(gpu.data["oversubscribed"], false, "oversubscribed");
+    load.stop()?;
+    let seen = Seen::now(&[])?;
+    ensure_eq!(seen.of_kind("queue").count(), 0, "queues after the end");
+    Ok(())
+}
+
+/// Read and write index by queue, as the load reports them.
+fn indices(load: &mut Load) -> anyhow::Result<BTreeMap<u64, (u64, u64)>> {
+    let report = load.report()?;
+    report
+        .list("queues")?
+        .iter()
+        .map(|queue| {
+            let indices = (queue.number("read_index")?, queue.number("write_index")?);
+            Ok((queue.number("queue_id")?, indices))
+        })
+        .collect()
+}
+
+fn depth() -> anyhow::Result<()> {
+    let args = ["--profile", "simple", "--queues", "2"];
+    let mut load = Load::start(&busy(&args))?;
+    let pid = load.pid();
+    guest::eventually("the first packets", || {
+        Ok(indices(&mut load)?
+            .values()
+            .all(|(read, _)| *read > 0)
+            .then_some(()))
+    })?;
+    // Nothing is read from a queue that is off, and its owner soon has nothing more to write.
+    load.command("update 0 0")?;
+    let mut last = indices(&mut load)?[&0];
+    guest::eventually("the owner to wait", || {
+        let now = indices(&mut load)?[&0];
+        let still = now == last;
+        last = now;
+        Ok(still.then_some(()))
+    })?;
+    let before = indices(&mut load)?;
+    let seen = Seen::now(&["--interval", "0"])?;
+    let after = indices(&mut load)?;
+    let queues = seen.queues(pid)?;
+    ensure_eq!(before[&0], after[&0], "indices of the queue that is off");
+    let (read, write) = before[&0];
+    anyhow::ensure!(write > read, "nothing waits: {read} of {write} read");
+    ensure_eq!(queues[&0].number("read_index")?, read, "read index");
+    ensure_eq!(queues[&0].number("write_index")?, write, "write index");
+    ensure_eq!(queues[&0].number("depth")?, write - read, "depth");
+    // The other went on meanwhile.
+    let (read, write) = (
+        queues[&1].number("read_index")?,
+        queues[&1].number("write_index")?,
+    );
+    anyhow::ensure!(
+        before[&1].0 <= read
+            && read <= after[&1].0
+            && before[&1].1 <= write
+            && write <= after[&1].1,
+        "indices {read}, {write} are not between {:?} and {:?}",
+        before[&1],
+        after[&1]
+    );
+    load.command("update 0 100")?;
+    load.stop().map(drop)
+}
+
+fn rate() -> anyhow::Result<()> {
+    let args = ["--profile", "simple", "--queues", "1"];
+    let mut load = Load::start(&busy(&args))?;
+    let pid = load.pid();
+    let start = indices(&mut load)?[&0].0;
+    guest::eventually("progress", || {
+        Ok((indices(&mut load)?[&0].0 > start + 5).then_some(()))
+    })?;
+    let (before, started) = (indices(&mut load)?[&0].0, std::time::Instant::now());
+    let seen = Seen::now(&["--interval", "1s"])?;
+    let read = indices(&mut load)?[&0].0 - before;
+    let queues = seen.queues(pid)?;
+    let rate = queues[&0].data["packets_per_s"]
+        .as_f64()
+        .context("no rate")?;
+    // Within the second that was looked at, it read no more than in the time around it; and it did read.
+    anyhow::ensure!(
+        rate > 0.0 && rate <= read as f64,
+        "{rate} packets per second, but {read} were read in {:?}",
+        started.elapsed()
+    );
+    load.stop().map(drop)
+}
+
+fn disabled() -> anyhow::Result<()> {
+    let mut load = Load::start(&["--profile", "simple", "--queues", "2"])?;
+    let pid = load.pid();
+    load.command("update 1 0")?;
+    let seen = Seen::now(&["--interval", "0"])?;
+    ensure_eq!(seen.states(pid)?, ["mapped", "disabled"], "states");
+    ensure_eq!(seen.queues(pid)?[&1].number("percent")?, 0, "percent");
+    ensure_eq!(seen.queues(pid)?[&1].text("reason")?, "0 %", "reason");
+    load.command("update 1 50 3")?;
+    let seen = Seen::now(&["--interval", "0"])?;
+    ensure_eq!(seen.states(pid)?, ["mapped", "mapped"], "states");
+    let queue = seen.queues(pid)?[&1];
+    ensure_eq!(queue.number("percent")?, 50, "percent");
+    ensure_eq!(queue.number("priority")?, 3, "priority");
+    load.stop().map(drop)
+}
+
+/// Runs a `kfd-load` verb that keeps another process's queues off for a while, and demands their states meanwhile and after.
+fn while_off(verb: &str, state: &str) -> anyhow::Result<()> {
+    let load = Load::start(&["--profile", "simple", "--queues", "2"])?;
+    let pid = load.pid();
+    let mut other = Command::new("kfd-load")
+        .args([verb, "--pid", &pid.to_string(), "--ms", "6000"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .context("start kfd-load")?;
+    let off = guest::eventually(&format!("{state} queues"), || {
+        let seen = Seen::now(&["--interval", "0"])?;
+        Ok((seen.states(pid)? == [state; 2]).then_some(()))
+    });
+    let status = other.wait().context("wait for kfd-load")?;
+    off?;
+    anyhow::ensure!(status.success(), "kfd-load {verb}: {status}");
+    let seen = Seen::now(&["--interval", "0"])?;
+    ensure_eq!(seen.states(pid)?, ["mapped"; 2], "states afterwards");
+    load.stop().map(drop)
+}
+
+fn evicted() -> anyhow::Result<()> {
+    while_off("criu-pause", "evicted")
+}
+
+fn suspended() -> anyhow::Result<()> {
+    while_off("suspend", "suspended")
+}
+
+fn of_a_user() -> anyhow::Result<()> {
+    let load = Load::start(&["--profile", "simple", "--queues", "2"])?;
+    let mut command = Command::new("gpreempt");
+    command.args(["queues", "--format", "json"]);
+    let seen = Seen::of(command.uid(NOBODY).gid(NOBODY))?;
+    let queues = seen.queues(load.pid())?;
+    ensure_eq!(queues.len(), 2, "queues");
+    ensure_eq!(seen.states(load.pid())?, ["unknown"; 2], "states");
+    ensure_eq!(queues[&0].text("comm")?, "kfd-load", "comm");
+    let missing: Vec<&str> = seen
+        .of_kind("lack")
+        .map(|lack| lack.text("why"))
+        .collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(
+        missing.len() >= 3 && missing.iter().all(|why| why.contains("permission")),
+        "{missing:?}"
+    );
+    // For people, the same on stderr.
+    let mut command = Command::new("gpreempt");
+    let output = command.arg("queues").uid(NOBODY).gid(NOBODY).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(errors.contains("run as root"), "{errors}");
+    load.stop().map(drop)
+}
+
+fn recorded() -> anyhow::Result<()> {
+    let path = std::env::temp_dir().join("queues.gpr");
+    let mut load = Load::start(&["--profile", "llm-worker"])?;
+    let pid = load.pid();
+    load.command("update 0 0")?;
+    let output = Command::new("gpreempt")
+        .args(["record", "--force", "--duration", "1"])
+        .arg(&path)
+        .output()
+        .context("start gpreempt record")?;
+    ensure_eq!(
+        shell_code(output.status),
+        0,
+        "exit code of record; stderr: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let live = Seen::now(&["--interval", "0"])?;
+    load.stop()?;
+    let mut command = Command::new("gpreempt");
+    command
+        .arg("replay")
+        .arg(&path)
+        .args(["queues", "--format", "json"]);
+    let played = Seen::of(command.uid(NOBODY).gid(NOBODY))?;
+    fs::remove_file(&path)?;
+    ensure_eq!(played.of_kind("lack").count(), 0, "lacks");
+    let (live, played) = (live.queues(pid)?, played.queues(pid)?);
+    ensure_eq!(played.len(), live.len(), "queues");
+    for (id, queue) in live {
+        let again = played.get(&id).with_context(|| format!("no queue {id}"))?;
+        for key in [
+            "state",
+            "reason",
+            "comm",
+            "queue_type",
+            "priority",
+            "percent",
+            "doorbell",
+            "mqd_address",
+        ] {
+            ensure_eq!(again.data[key], queue.data[key], "{key} of queue {id}");
+        }
+    }
+    Ok(())
+}
+
+fn churning() -> anyhow::Result<()> {
+    let still = Load::start(&["--profile", "simple", "--queues", "2"])?;
+    let churn = Load::start(&["--profile", "churn", "--rate", "0"])?;
+    for _ in 0..10 {
+        let mut command = Command::new("gpreempt");
+        command.args(["queues", "--format", "json", "--interval", "0"]);
+        let seen = Seen::of(&mut command)?;
+        ensure_eq!(
+            seen.states(still.pid())?,
+            ["mapped"; 2],
+            "states of the job beside"
+        );
+        // Queues on their way in or out may have no state; a wrong process or GPU is a wrong join.
+        for queue in seen.queues(churn.pid())?.values() {
+            ensure_eq!(queue.text("comm")?, "kfd-load", "comm");
+        }
+        anyhow::ensure!(
+            !String::from_utf8_lossy(&seen.output.stderr).contains("panic"),
+            "panicked"
+        );
+    }
+    churn.stop()?;
+    still.stop().map(drop)
+}
+
+fn held() -> anyhow::Result<()> {
+    scene::clean(|| {
+        let job = Job::offline(3)?;
+        let gpu_id = job.load.gpu_id()? as u32;
+        let mut controller = Controller::start()?;
+        controller.hold(&[Spec::queue(job.pid(), 1).on(gpu_id)])?;
+        let seen = Seen::now(&["--interval", "0"])?;
+        ensure_eq!(
+            seen.states(job.pid())?,
+            ["mapped", "held", "mapped"],
+            "states"
+        );
+        controller.hold(&[Spec::process(job.pid())])?;
+        let seen = Seen::now(&["--interval", "0", "--state", "held"])?;
+        ensure_eq!(seen.states(job.pid())?, ["held"; 3], "states");
+        controller.release(&[Spec::process(job.pid())])?;
+        controller.release(&[Spec::queue(job.pid(), 1).on(gpu_id)])?;
+        let seen = Seen::now(&["--interval", "0"])?;
+        ensure_eq!(
+            seen.states(job.pid())?,
+            ["mapped"; 3],
+            "states after the release"
+        );
+        Ok(())
+    })
+}
+
+fn parked() -> anyhow::Result<()> {
+    scene::clean(|| {
+        let job = Job::offline(3)?;
+        let gpu_id = job.load.gpu_id()? as u32;
+        let mut controller = Controller::start()?;
+        let slots = u32::try_from(guest::stat(0, "slots_total")?)?;
+        controller.reserve(Reservation {
+            op: RESERVE_SET,
+            gpu_id,
+            // Room for one.
+            slots_reserved: slots - 1,
+            rotate_ms: 3_600_000,
+            entries: vec![Spec::process(job.pid())],
+            ..Reservation::default()
+        })?;
+        let seen = Seen::now(&["--interval", "0"])?;
+        let mut states = seen.states(job.pid())?;
+        states.sort_unstable();
+        ensure_eq!(states, ["mapped", "parked", "parked"], "states");
+        Ok(())
+    })
+}
