@@ -10,6 +10,7 @@ use super::probes::Probes;
 use super::watch::duration;
 use super::{Exit, Failure, Global};
 use crate::engine::{Host as _, LiveHost, RecordedHost};
+use crate::inspect;
 use crate::kfd::module;
 use crate::source::Driver;
 use crate::top::{self, Error, Finish, Options};
@@ -68,6 +69,7 @@ impl Top {
             return Err(Failure::new(Exit::Usage, error));
         }
         let options = self.options(global);
+        inspect::use_offsets(self.probes.offsets());
         let root = global.root();
         let live = self.probes.live_options();
         let attach = self.probes.attach();

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::state::Status;
 use crate::event::{Event, GpuId, Happening};
 use crate::kfd::snapshot::Snapshot;
-use crate::model::{Context, Model};
-use crate::sink::record::{DriverState, Record};
+use crate::model::{Context, Limits, Model};
+use crate::sink::record::{DriverState, Gpu, Record};
 use crate::sink::Sink;
 
 /// The median of the last minute is of so many unmaps at most.
@@ -35,6 +35,8 @@ pub(super) struct Feed {
     pub(super) status: Status,
     /// The last message for people.
     pub(super) notice: Option<String>,
+    /// Processes that a node runs at once, where the driver was told a number.
+    pub(super) processes_max: Option<u32>,
     /// A picture that a recording holds, not yet shown.
     pub(super) snapshot: Option<Snapshot>,
 }
@@ -76,6 +78,8 @@ impl Feed {
     fn record(&mut self, record: &Record) {
         match record {
             Record::Startup(startup) => {
+                self.model.begin(startup.ts_ns);
+                self.limits(&startup.gpus);
                 self.status = Status::Events {
                     missed: startup.probes_missed,
                 };
@@ -88,11 +92,24 @@ impl Feed {
                     self.model.driver_gone(change.ts_ns);
                     self.unmaps.clear();
                 }
+                self.limits(&change.gpus);
                 if let Some(missed) = change.probes_missed {
                     self.status = Status::Events { missed };
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Tells the model what it takes to say which rule a runlist breaks.
+    fn limits(&mut self, gpus: &[Gpu]) {
+        for gpu in gpus {
+            let slots = u32::try_from(gpu.num_cp_queues).unwrap_or(u32::MAX);
+            let limits = Limits {
+                slots: (slots > 0).then_some(slots),
+                max_processes: self.processes_max,
+            };
+            self.model.set_limits(gpu.gpu_id, limits);
         }
     }
 }

@@ -25,7 +25,7 @@ use super::view::{self, Ink};
 use crate::engine::{self, Host, LiveHost, RecordedHost};
 use crate::inspect;
 use crate::kfd::snapshot::{Snapshot, Want};
-use crate::kfd::Root;
+use crate::kfd::{module, Root};
 use crate::sink::record::End;
 use crate::sink::Sink;
 
@@ -116,12 +116,7 @@ impl Scene {
 
     fn state(&self) -> State {
         match self {
-            Self::Live(root) => {
-                // -1, the default, leaves it to the number of VMIDs, which no file tells.
-                let most = root.number("/sys/module/amdgpu/parameters/hws_max_conc_proc");
-                let most = most.and_then(|most| u32::try_from(most).ok());
-                State::with_processes_max(most.filter(|most| *most > 0))
-            }
+            Self::Live(_) => State::default(),
             Self::Recorded { speed, .. } => State::playing(*speed),
         }
     }
@@ -311,6 +306,7 @@ where
     F: FnOnce(Shared) -> anyhow::Result<H>,
 {
     let host = host(feed.clone())?;
+    feed.lock().processes_max = module::max_processes(host.root());
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(feed.clone())];
     let mut say = |message: &str| feed.lock().notice = Some(message.to_owned());
     let options = engine::Options::default();

@@ -121,8 +121,6 @@ pub struct State {
     histories: HashMap<QueueKey, History>,
     gpu_histories: BTreeMap<GpuId, GpuHistory>,
     events: Rate,
-    /// Processes that a node runs at once, where the driver was told a number (`hws_max_conc_proc`).
-    processes_max: Option<u32>,
 }
 
 impl Default for State {
@@ -159,20 +157,11 @@ impl Default for State {
             histories: HashMap::new(),
             gpu_histories: BTreeMap::new(),
             events: Rate::default(),
-            processes_max: None,
         }
     }
 }
 
 impl State {
-    /// One that knows how many processes a node runs at once, if that is known.
-    pub(super) fn with_processes_max(processes_max: Option<u32>) -> Self {
-        Self {
-            processes_max,
-            ..Self::default()
-        }
-    }
-
     /// One of a recording.
     pub(super) fn playing(speed: f64) -> Self {
         Self {
@@ -208,7 +197,7 @@ impl State {
                     &feed.model,
                     &picture,
                     self.gpu_histories.get(&gpu_id),
-                    self.processes_max,
+                    feed.processes_max,
                     now_ns,
                 )
             })

@@ -83,9 +83,11 @@ pub(super) fn lines(state: &State, ink: Ink, columns: u16) -> Vec<Line<'static>>
 
 fn queue(page: &mut Page, row: &Row) {
     page.title(&format!("Queue {} of {}", row.gpu_queue(), row.process()));
+    let reason = row.queue.as_ref().and_then(|queue| queue.reason.as_deref());
+    let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     page.styled(
         "state",
-        state_word(row.state).to_owned(),
+        format!("{}{reason}", state_word(row.state)),
         state_style(row.state, page.ink),
     );
     page.line(
