@@ -20,6 +20,8 @@ Usage: gpreempt [OPTIONS] <COMMAND>
 
 Commands:
   watch    Show what happens to compute queues, as it happens
+  record   Record what happens to compute queues
+  replay   Show a recording as if it happened now
   preempt  Stop queues of other processes for a while
   resume   Restart queues that stay stopped, whoever stopped them
   reserve  Keep compute slots of a GPU free of offline jobs
@@ -70,6 +72,9 @@ Options:
       --duration <DURATION>
           Stop that long after attaching: seconds, or 500ms, 5m, 1h30m
 
+      --wait
+          Wait for the driver if it is not loaded
+
       --count <N>
           Stop after this many events
 
@@ -94,13 +99,6 @@ Options:
           
           [default: full]
 
-      --export <json|perfetto=PATH>
-          Also write to a file: JSON lines, or a trace for ui.perfetto.dev, which filters do not
-          apply to
-
-      --wait
-          Wait for the driver if it is not loaded
-
       --ring-bytes <BYTES>
           Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
           
@@ -116,11 +114,16 @@ Options:
       --offsets <PROFILE>
           Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
 
+      --export <json|perfetto=PATH>
+          Also write to a file: JSON lines, or a trace for ui.perfetto.dev, which filters do not
+          apply to
+
   -h, --help
           Print help (see a summary with '-h')
 
 Examples:
   gpreempt watch --comm 'python*' --kind runlist_unmapped,process_evicted
+  gpreempt watch --export perfetto=trace.pftrace --duration 10s
   gpreempt watch --format json --duration 10s | jq 'select(.type == "runlist_unmapped")'
 
 Types: process_attached process_exited queue_existing queue_created queue_updated
