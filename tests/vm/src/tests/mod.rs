@@ -36,6 +36,7 @@ mod reserve;
 mod reset;
 mod rocm;
 mod scheduling;
+mod stat;
 mod stock;
 mod targets;
 mod timing;
@@ -58,6 +59,7 @@ pub(crate) fn all() -> Vec<Test> {
         doctor::TESTS,
         profile::TESTS,
         scheduling::TESTS,
+        stat::TESTS,
         module::TESTS,
         multi::TESTS,
         reset::TESTS,
