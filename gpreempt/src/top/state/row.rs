@@ -30,6 +30,7 @@ pub(in crate::top) struct Row {
     pub(in crate::top) priority: Option<u32>,
     pub(in crate::top) percent: Option<u32>,
     pub(in crate::top) ring_bytes: u64,
+    pub(in crate::top) doorbell: Option<u32>,
     pub(in crate::top) age_ns: Option<u64>,
     pub(in crate::top) idle_ns: Option<u64>,
     pub(in crate::top) latencies_ns: Vec<u64>,
@@ -109,6 +110,9 @@ impl Row {
                 .map(|known| known.ring_bytes)
                 .or_else(|| seen.map(|seen| seen.ring_bytes))
                 .unwrap_or(0),
+            doorbell: known
+                .and_then(|known| known.doorbell)
+                .or_else(|| seen.and_then(|seen| seen.doorbell)),
             age_ns: known
                 .and_then(|known| known.created_ns)
                 .map(|created_ns| parts.now_ns.saturating_sub(created_ns)),

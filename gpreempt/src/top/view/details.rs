@@ -190,12 +190,12 @@ fn use_of_it(page: &mut Page, row: &Row) {
 
 fn hardware(page: &mut Page, row: &Row, slots: bool) {
     page.title("Hardware");
+    page.known("doorbell", row.doorbell);
     let Some(queue) = &row.queue else {
         page.line("", "no picture of it");
         return;
     };
     let hex = |value: Option<u64>| value.map(|value| format!("{value:#x}"));
-    page.known("doorbell", queue.doorbell);
     page.known("mqd", hex(queue.mqd_address));
     page.known("wptr", hex(queue.wptr_address));
     page.known("rptr", hex(queue.rptr_address));

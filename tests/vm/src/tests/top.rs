@@ -169,7 +169,7 @@ fn shows() -> anyhow::Result<()> {
         "keys are not read one by one"
     );
     top.press("\r")?;
-    top.wait_for(&[&process, "doorbell", "priority"])?;
+    top.wait_for(&[&process, "priority", "Hardware"])?;
     top.press("q?")?;
     top.wait_for(&["Keys", "Columns"])?;
     top.press("q/kfd\r")?;
