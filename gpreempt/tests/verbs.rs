@@ -20,6 +20,9 @@ Usage: gpreempt [OPTIONS] <COMMAND>
 
 Commands:
   watch    Show what happens to compute queues, as it happens
+  stat     Show how long operations on queues take and how often they happen
+  record   Record what happens to compute queues
+  replay   Show a recording as if it happened now
   preempt  Stop queues of other processes for a while
   resume   Restart queues that stay stopped, whoever stopped them
   reserve  Keep compute slots of a GPU free of offline jobs
@@ -70,6 +73,9 @@ Options:
       --duration <DURATION>
           Stop that long after attaching: seconds, or 500ms, 5m, 1h30m
 
+      --wait
+          Wait for the driver if it is not loaded
+
       --count <N>
           Stop after this many events
 
@@ -94,12 +100,6 @@ Options:
           
           [default: full]
 
-      --export <json=PATH>
-          Also write JSON lines to a file
-
-      --wait
-          Wait for the driver if it is not loaded
-
       --ring-bytes <BYTES>
           Bytes of the kernel's ring buffer, a power of two; raise it when records are lost
           
@@ -114,6 +114,9 @@ Options:
 
       --offsets <PROFILE>
           Offsets of kernel structs, for a driver without BTF (made by doctor --extract-offsets)
+
+      --export <json=PATH>
+          Also write JSON lines to a file
 
   -h, --help
           Print help (see a summary with '-h')
