@@ -103,9 +103,9 @@ fn a_table_in_80_columns() {
 GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
 PROCESS                              GPU:Q  TYPE    STATE    DEPTH RATE PRIO   %
 kfd-load[212]                        52a1:0 compute mapped       7    -    7 100
-kfd-load[212]                        52a1:1 compute disabled     0    -    7   …
+kfd-load[212]                        52a1:1 compute disabled     0    -    7   0
 kfd-load[212]                        52a1:2 sdma    mapped       -    -   15 100
-VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 10…
+VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100
 without queues: rocm-smi[400]
 
 "#]])
@@ -180,11 +180,11 @@ fn sysfs_alone_is_something() {
         .success()
         .stdout_eq(str![[r#"
 GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
-PROCESS                              GPU:Q  TYPE    STATE DEPTH RATE PRIO % SLO…
-kfd-load[212]                        52a1:0 compute -         -    -    - - -
-kfd-load[212]                        52a1:1 compute -         -    -    - - -
-kfd-load[212]                        52a1:2 sdma    -         -    -    - - -
-VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute -         -    -    - - -
+PROCESS                             GPU:Q  TYPE    STATE DEPTH RATE PRIO % SLOTS
+kfd-load[212]                       52a1:0 compute -         -    -    - - -
+kfd-load[212]                       52a1:1 compute -         -    -    - - -
+kfd-load[212]                       52a1:2 sdma    -         -    -    - - -
+VLLM::Worker_…[3158] 7@4c01db0b339c 52a1:0 compute -         -    -    - - -
 without queues: rocm-smi[400]
 
 "#]])
@@ -307,10 +307,10 @@ fn a_recording_shows_its_last_picture_and_its_past() {
         .stdout_eq(str![[r#"
 GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
 PROCESS                              GPU:Q  TYPE    STATE    DEPTH RATE PRIO   %   AGE PREEMPTED OFF
-kfd-load[212]                        52a1:0 compute mapped       7    -    7 100 4.00s         -   -
-kfd-load[212]                        52a1:1 compute disabled     0    -    7   0     -         -   …
+kfd-load[212]                        52a1:0 compute mapped       7    -    7 100 4.00s         0 0ns
+kfd-load[212]                        52a1:1 compute disabled     0    -    7   0     -         -   -
 kfd-load[212]                        52a1:2 sdma    mapped       -    -   15 100     -         -   -
-VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100     -         -   …
+VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100     -         -   -
 without queues: rocm-smi[400]
 
 "#]]);

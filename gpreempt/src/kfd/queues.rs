@@ -32,7 +32,7 @@ pub fn processes(root: &Root) -> io::Result<Vec<Pid>> {
     let pids = numbered(root, PROC)?;
     for pid in &pids {
         // A recording has directories with something in them only, and a process need not have a queue.
-        let _ = root.inode(&format!("{PROC}/{pid}/queues"));
+        let _ = root.inode(&format!("{PROC}/{pid}/"));
     }
     Ok(pids.into_iter().map(Pid).collect())
 }
