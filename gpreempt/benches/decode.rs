@@ -11,6 +11,7 @@ use gpreempt::sink::json::Json;
 use gpreempt::sink::record::Record;
 use gpreempt::sink::table::{Layout, Table};
 use gpreempt::sink::Sink;
+use gpreempt::stat::collect::Collect;
 use gpreempt_common::record::{self as rec, Body, Header};
 use zerocopy::IntoBytes;
 
@@ -80,6 +81,122 @@ fn records() -> Vec<Vec<u8>> {
         ));
     }
     out
+}
+
+/// 64 processes with 8 queues each on one node, for a whole machine at work: runlists, updates to 0 % and back, evictions.
+fn standing() -> Vec<Vec<u8>> {
+    let gpu_id = 0x52a1;
+    let mut out = Vec::new();
+    for n in 0..512u32 {
+        let created = rec::QueueCreated {
+            ring_bytes: 65536,
+            gpu_id,
+            queue_id: n / 64,
+            queue_type: 0,
+            format: 1,
+            priority: 7,
+            percent: 100,
+            doorbell: 4096,
+            evicted: 0,
+            comm: [0; 16],
+        };
+        out.push(record(u64::from(n), 1000 + n % 64, created));
+    }
+    out
+}
+
+fn work() -> Vec<Vec<u8>> {
+    let gpu_id = 0x52a1;
+    let mut out = Vec::new();
+    for n in 0..1000u64 {
+        let ts_ns = 1_000_000 + n * 100_000;
+        let pid = 1000 + u32::try_from(n % 64).expect("small");
+        let unmap = rec::RunlistUnmapped {
+            lock_wait_ns: 800,
+            fence_ns: 61_000,
+            gpu_id,
+            filter: 2,
+        };
+        let map = rec::RunlistMapped {
+            gpu_id,
+            queues: 512,
+            cp_queues: 512,
+            processes: 64,
+            oversubscribed: 1,
+            reserved: 0,
+        };
+        out.push(record(ts_ns, pid, unmap));
+        out.push(record(ts_ns + 10, pid, map));
+        let end_ns = ts_ns + 20;
+        match n % 4 {
+            0 | 1 => out.push(record(
+                end_ns,
+                pid,
+                rec::QueueUpdated {
+                    gpu_id,
+                    queue_id: 3,
+                    priority: 7,
+                    percent: if n % 4 == 0 { 0 } else { 100 },
+                    active: 1,
+                    reserved: 0,
+                },
+            )),
+            2 => out.push(record(
+                end_ns,
+                pid,
+                rec::ProcessEvicted {
+                    gpu_id,
+                    reason: 2,
+                    depth: 1,
+                    reserved: 0,
+                },
+            )),
+            _ => out.push(record(
+                end_ns,
+                pid - 1,
+                rec::ProcessRestored { gpu_id, depth: 0 },
+            )),
+        }
+    }
+    out
+}
+
+/// With 512 queues: what a change of the runlist costs must not depend on how many queues it concerns.
+#[divan::bench]
+fn decode_and_model_512_queues(bencher: Bencher) {
+    let mut model = Model::default();
+    for bytes in standing() {
+        if let Ok(happening) = decode(&bytes) {
+            model.apply(&happening);
+        }
+    }
+    let records = work();
+    bencher
+        .counter(ItemsCount::new(records.len()))
+        .bench_local(|| {
+            for bytes in &records {
+                if let Ok(happening) = decode(black_box(bytes)) {
+                    black_box(model.apply(&happening));
+                }
+            }
+        });
+}
+
+#[divan::bench]
+fn decode_model_stat(bencher: Bencher) {
+    let records = records();
+    let mut model = Model::default();
+    let mut collect = Collect::new(0, None);
+    bencher
+        .counter(ItemsCount::new(records.len()))
+        .bench_local(|| {
+            for bytes in &records {
+                if let Ok(happening) = decode(black_box(bytes)) {
+                    let context = model.apply(&happening);
+                    collect.take(&happening, &context);
+                }
+            }
+        });
 }
 
 #[divan::bench]

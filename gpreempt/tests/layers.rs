@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["event", "kfd", "model", "recording", "sink", "source"],
     ),
     ("bench", &["control", "event", "kfd", "sink"]),
-    ("doctor", &["findings", "kfd", "source"]),
+    ("doctor", &["event", "findings", "kfd", "source"]),
     (
         "top",
         &[

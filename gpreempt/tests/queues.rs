@@ -100,8 +100,18 @@ fn a_table_in_80_columns() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
+GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
+PROCESS                              GPU:Q  TYPE    STATE    DEPTH RATE PRIO   %
+kfd-load[212]                        52a1:0 compute mapped       7    -    7 100
+kfd-load[212]                        52a1:1 compute disabled     0    -    7   0
+kfd-load[212]                        52a1:2 sdma    mapped       -    -   15 100
+VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100
+without queues: rocm-smi[400]
+
 "#]])
         .stderr_eq(str![[r#"
+gpreempt: not known: which queues are mapped; times of wave saves and restores: there is no /sys/kernel/debug/kfd: run as root with debugfs mounted on /sys/kernel/debug
+
 "#]]);
 }
 
@@ -121,6 +131,13 @@ fn a_pipe_gets_whole_lines() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
+GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
+PROCESS                              GPU:Q  TYPE    STATE   DEPTH RATE PRIO   %
+VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted   256    -    7 100 its process is evicted
+kfd-load[212]                        52a1:0 compute mapped      7    -    7 100
+kfd-load[212]                        52a1:2 sdma    mapped      -    -   15 100
+without queues: rocm-smi[400]
+
 "#]]);
 }
 
@@ -140,6 +157,11 @@ fn objects_for_programs() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
+{"type":"queue","data":{"ts_ns":0,"pid":3158,"comm":"VLLM::Worker_TP","ns_pid":7,"cgroup":"/system.slice/docker-4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77.scope","container":"4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77","gpu_id":21153,"queue_id":0,"queue_type":"compute","state":"evicted","reason":"its process is evicted","ring_bytes":65536,"format":"aql","priority":7,"percent":100,"doorbell":315800,"mqd_address":"4096","wptr_address":"139641288130616","rptr_address":"139641288130688","write_index":900,"read_index":644,"depth":256,"slots":null,"saves":[],"restores":[]}}
+{"type":"lack","data":{"what":"which queues are mapped","why":"there is no /sys/kernel/debug/kfd","fix":"run as root with debugfs mounted on /sys/kernel/debug"}}
+{"type":"lack","data":{"what":"times of wave saves and restores","why":"there is no /sys/kernel/debug/kfd","fix":"run as root with debugfs mounted on /sys/kernel/debug"}}
+{"type":"snapshot","data":{"ts_ns":0,"queues":4,"shown":1,"gpus":[{"gpu_id":21153,"node":1,"gfx":"gfx942","num_xcc":2,"slots_total":24,"slots_used":null,"mapped_compute":null,"mapped_sdma":null,"mapped_processes":null,"oversubscribed":null,"queues":4,"processes":2}],"processes":[{"pid":212,"comm":"kfd-load","queues":3},{"pid":400,"comm":"rocm-smi","queues":0},{"pid":3158,"comm":"VLLM::Worker_TP","ns_pid":7,"uid":1000,"cgroup":"/system.slice/docker-4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77.scope","container":"4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77","queues":1}]}}
+
 "#]])
         .stderr_eq(str![""]);
 }
@@ -157,8 +179,19 @@ fn sysfs_alone_is_something() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
+GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
+PROCESS                             GPU:Q  TYPE    STATE DEPTH RATE PRIO % SLOTS
+kfd-load[212]                       52a1:0 compute -         -    -    - - -
+kfd-load[212]                       52a1:1 compute -         -    -    - - -
+kfd-load[212]                       52a1:2 sdma    -         -    -    - - -
+VLLM::Worker_…[3158] 7@4c01db0b339c 52a1:0 compute -         -    -    - - -
+without queues: rocm-smi[400]
+
 "#]])
         .stderr_eq(str![[r#"
+gpreempt: not known: state, priority, percentage and doorbell of queues: no permission to observe the kernel, which takes CAP_BPF and CAP_PERFMON: run as root, or grant that to the program
+gpreempt: not known: which queues are mapped; times of wave saves and restores; hardware slots of queues: there is no /sys/kernel/debug/kfd: run as root with debugfs mounted on /sys/kernel/debug
+
 "#]]);
 }
 
@@ -170,8 +203,14 @@ fn no_queues_and_no_driver() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
+GPU 52a1 (gfx942): 0 queues of 0 processes, 24 slots per XCC
+no queues
+
 "#]])
-        .stderr_eq(str![""]);
+        .stderr_eq(str![[r#"
+gpreempt: not known: which queues are mapped: there is no /sys/kernel/debug/kfd: run as root with debugfs mounted on /sys/kernel/debug
+
+"#]]);
     Tree::new("queues-no-driver")
         .gpreempt()
         .arg("queues")
@@ -179,6 +218,8 @@ fn no_queues_and_no_driver() {
         .code(69)
         .stdout_eq(str![""])
         .stderr_eq(str![[r#"
+gpreempt: no amdgpu driver is loaded, and none is installed for 6.12.95: install it
+
 "#]]);
 }
 
@@ -189,6 +230,8 @@ fn what_is_for_recordings_is_refused_live() {
         .assert()
         .code(2)
         .stderr_eq(str![[r#"
+gpreempt: --at is for recordings: gpreempt replay FILE queues --at TIME
+
 "#]]);
 }
 
@@ -262,6 +305,14 @@ fn a_recording_shows_its_last_picture_and_its_past() {
         .assert()
         .success()
         .stdout_eq(str![[r#"
+GPU 52a1 (gfx942): 4 queues of 2 processes, 24 slots per XCC
+PROCESS                              GPU:Q  TYPE    STATE    DEPTH RATE PRIO   %   AGE PREEMPTED OFF
+kfd-load[212]                        52a1:0 compute mapped       7    -    7 100 4.00s         0 0ns
+kfd-load[212]                        52a1:1 compute disabled     0    -    7   0     -         -   -
+kfd-load[212]                        52a1:2 sdma    mapped       -    -   15 100     -         -   -
+VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100     -         -   -
+without queues: rocm-smi[400]
+
 "#]]);
     // Before the last picture there was nothing.
     gpreempt()

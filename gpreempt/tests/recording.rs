@@ -243,3 +243,23 @@ fn other_tools_can_look_into_it() {
     );
     assert_eq!(names.last().map(String::as_str), Some("end.json"));
 }
+
+#[test]
+fn nothing_happened_is_a_recording_too() {
+    let file = recorded("replay-nothing", &[], &[]);
+    replay(&file)
+        .arg("watch")
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+1 GPU 52a1 (gfx942), 32 of 32 probes, 0 lost
+     TIME EVENT   GPU:Q     TOOK PROCESS                  DETAILS
+ 0.000000 exists  52a1:0         older[90]                compute ring 64KiB
+
+"#]])
+        .stderr_eq(str![[r#"
+gpreempt: 1 event in [..], 0 lost
+  queue_existing 1
+
+"#]]);
+}

@@ -393,6 +393,7 @@ ok   partitions    every GPU is one node
 ok   scheduler     sched_policy 0: hardware scheduler; every change takes all queues of the node
                    off
 ok   num_kcq       -1: the driver keeps 8 compute queues, 24 of 32 slots per XCC are left
+ok   runlist       no GPU is oversubscribed
 ok   cwsr_enable   1: running waves are saved when their queue is taken off
 ok   timeout       queue_preemption_timeout_ms 9000: then a queue that does not let go resets the
                    GPU

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{Check, Status};
+use crate::findings::{self, Evidence, Kind};
+use crate::kfd::snapshot::Snapshot;
 use crate::kfd::topology::GpuNode;
 use crate::kfd::{module, Root};
 
@@ -138,6 +140,35 @@ pub(super) fn kernel_queues(root: &Root, nodes: &[GpuNode]) -> Check {
     Check::ok("num_kcq", evidence)
 }
 
+/// Whether more is mapped than the hardware holds, where debugfs tells it.
+pub(super) fn runlists(snapshot: &Snapshot) -> Vec<Check> {
+    if snapshot.gpus.iter().all(|gpu| gpu.runlist.is_none()) {
+        return Vec::new();
+    }
+    let findings = findings::find(&Evidence {
+        now: Some((snapshot, snapshot.ts_ns)),
+        ..Evidence::default()
+    });
+    let over: Vec<Check> = findings
+        .into_iter()
+        .filter(|finding| finding.kind == Kind::Oversubscribed)
+        .map(|finding| {
+            let gpu = finding
+                .gpu_id
+                .map_or_else(String::new, |id| format!("{id} "));
+            Check::warn(
+                "runlist",
+                format!("{gpu}{}", finding.evidence),
+                finding.advice,
+            )
+        })
+        .collect();
+    match over.is_empty() {
+        true => vec![Check::ok("runlist", "no GPU is oversubscribed")],
+        false => over,
+    }
+}
+
 pub(super) fn cwsr(root: &Root) -> Check {
     match module::parameter(root, "cwsr_enable").as_deref() {
         Some("0") => Check::warn(
@@ -163,4 +194,45 @@ pub(super) fn preemption_timeout(root: &Root) -> Option<Check> {
     } else {
         Check::ok("timeout", evidence)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kfd::snapshot::{Gpu, Runlist};
+
+    fn snapshot(runlist: Option<Runlist>) -> Snapshot {
+        Snapshot {
+            gpus: vec![Gpu {
+                node: GpuNode {
+                    node: 1,
+                    gpu_id: crate::event::GpuId(0x52a1),
+                    name: String::new(),
+                    properties: BTreeMap::new(),
+                },
+                runlist,
+                slots_total: 24,
+                slots_used: None,
+            }],
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn oversubscription_is_a_warning_where_it_is_told() {
+        assert!(runlists(&snapshot(None)).is_empty());
+        let mut runlist = Runlist {
+            compute_queues: 24,
+            ..Runlist::default()
+        };
+        assert_eq!(runlists(&snapshot(Some(runlist)))[0].status, Status::Ok);
+        runlist.compute_queues = 30;
+        runlist.oversubscribed = true;
+        let checks = runlists(&snapshot(Some(runlist)));
+        assert_eq!(checks[0].status, Status::Warn);
+        assert_eq!(
+            checks[0].evidence,
+            "52a1 now: 30 compute queues for 24 slots"
+        );
+    }
 }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::kfd::snapshot::{self, Want};
 use crate::kfd::Root;
 use crate::source::Probe;
 
@@ -172,6 +173,7 @@ pub fn examine(root: &Root, profile: Option<&PathBuf>) -> Report {
         checks.extend(gpus::partitions(&nodes));
         checks.push(gpus::scheduler(root, &nodes));
         checks.push(gpus::kernel_queues(root, &nodes));
+        checks.extend(gpus::runlists(&snapshot::collect(root, Want::default())));
         checks.push(gpus::cwsr(root));
         checks.extend(gpus::preemption_timeout(root));
         checks.push(driver::debugfs(root));

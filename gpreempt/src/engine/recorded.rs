@@ -283,15 +283,12 @@ impl Source for RecordedSource {
         if std::mem::replace(&mut self.drained, true) {
             return;
         }
-        let first = match self.tape.borrow_mut().peeked.take() {
-            Some(Entry::Events(bytes)) => Some(bytes),
-            other => {
-                self.tape.borrow_mut().peeked = other;
-                None
+        let mut tape = self.tape.borrow_mut();
+        match tape.peeked.take() {
+            Some(Entry::Events(bytes)) => {
+                tape.hand_over(&bytes, each);
             }
-        };
-        if let Some(bytes) = first {
-            self.tape.borrow_mut().hand_over(&bytes, each);
+            other => tape.peeked = other,
         }
     }
 

@@ -29,7 +29,12 @@ pub struct SysfsQueue {
 /// # Errors
 /// When the directory cannot be read. That it does not exist means that there is no driver or no process: empty.
 pub fn processes(root: &Root) -> io::Result<Vec<Pid>> {
-    numbered(root, PROC).map(|pids| pids.into_iter().map(Pid).collect())
+    let pids = numbered(root, PROC)?;
+    for pid in &pids {
+        // A recording has directories with something in them only, and a process need not have a queue.
+        let _ = root.inode(&format!("{PROC}/{pid}/"));
+    }
+    Ok(pids.into_iter().map(Pid).collect())
 }
 
 /// Every queue of every process, ascending. What disappears while it is read is left out.

@@ -189,7 +189,7 @@ impl Root {
     /// `PermissionDenied` without ptrace right; `NotFound` if the process is gone; others where nothing is mapped.
     pub fn memory(&self, pid: Pid, address: u64) -> io::Result<u64> {
         let name = format!("/proc/{pid}/mem#{address:x}");
-        if let (Inner::Directory(_), false) = (&self.0, self.is_real()) {
+        if !self.is_real() && !matches!(self.0, Inner::Recorded(_)) {
             return self.text(&name)?.parse().map_err(|_| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("{name}: no number"))
             });

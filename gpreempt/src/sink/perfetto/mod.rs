@@ -42,6 +42,8 @@ pub struct Perfetto<W: Write> {
     gfx: BTreeMap<GpuId, String>,
     gpus: BTreeMap<GpuId, Gpu>,
     processes: BTreeMap<Pid, Process>,
+    /// Since when the newest of them is there: with the pid, its key, which must not come again.
+    newest_ns: u64,
     recent: Recent,
 }
 
@@ -55,6 +57,7 @@ impl<W: Write> Perfetto<W> {
             gfx: BTreeMap::new(),
             gpus: BTreeMap::new(),
             processes: BTreeMap::new(),
+            newest_ns: 0,
             recent: Recent::default(),
         }
     }
@@ -93,7 +96,9 @@ impl<W: Write> Perfetto<W> {
                 Ok(process)
             }
             Entry::Vacant(place) => {
-                Ok(place.insert(Process::new(&mut self.packets, pid, comm, ts_ns)?))
+                self.newest_ns = ts_ns.max(self.newest_ns + 1);
+                let process = Process::new(&mut self.packets, pid, comm, self.newest_ns)?;
+                Ok(place.insert(process))
             }
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Process {
     pub(super) calls: Lanes,
     pub(super) events: Line,
     queues: BTreeMap<(GpuId, QueueId), Queue>,
+    /// The key of the newest queue that had an id: it must not come again.
+    newest_ns: BTreeMap<(GpuId, QueueId), u64>,
     pub(super) evicted: BTreeMap<GpuId, EvictReason>,
     pub(super) suspended: (u32, By),
     held: BTreeMap<GpuId, (u32, By)>,
@@ -62,6 +64,7 @@ impl Process {
             ),
             events: Line::new(events),
             queues: BTreeMap::new(),
+            newest_ns: BTreeMap::new(),
             evicted: BTreeMap::new(),
             suspended: (0, By::default()),
             held: BTreeMap::new(),
@@ -94,7 +97,9 @@ impl Process {
         begin_ns: u64,
     ) -> io::Result<()> {
         self.remove_queue(packets, (gpu_id, queue_id), begin_ns)?;
-        let track = Track::queue(self.track, gpu_id, queue_id, key_ns);
+        let newest_ns = self.newest_ns.entry((gpu_id, queue_id)).or_insert(0);
+        *newest_ns = key_ns.max(*newest_ns + 1);
+        let track = Track::queue(self.track, gpu_id, queue_id, *newest_ns);
         let name = format!("GPU {gpu_id} queue {queue_id} ({})", queue_type.name());
         packets.track(track, Some(self.track), &name, None)?;
         let queue = Queue {

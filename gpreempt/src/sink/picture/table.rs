@@ -14,6 +14,12 @@ use crate::sink::units::Nanos;
 /// Digits of a container's id that are shown: as many as runtimes show.
 const SHORT_ID: usize = 12;
 
+/// Columns of the process where the reason has to fit beside it, and at the least.
+const PROCESS: usize = 24;
+const LEAST_PROCESS: usize = 15;
+/// A reason of fewer columns says nothing.
+const LEAST_REASON: usize = 12;
+
 /// A column: title, whether it is aligned to the right, text of a queue.
 struct Column {
     title: &'static str,
@@ -152,6 +158,13 @@ impl Picture {
     }
 
     fn rows(&self, text: &mut String, layout: Layout) {
+        if self.queues.is_empty() {
+            let _ = match self.taken.queues {
+                0 => writeln!(text, "no queues"),
+                n => writeln!(text, "none of {n} queues is shown"),
+            };
+            return;
+        }
         let mut columns: Vec<&Column> = COLUMNS.iter().collect();
         if self.with_history {
             columns.extend(HISTORY);
@@ -159,34 +172,30 @@ impl Picture {
         if self.with_slots {
             columns.push(&SLOTS);
         }
-        if self.queues.iter().any(|queue| queue.reason.is_some()) {
-            columns.push(&WHY);
-        }
-        if self.queues.is_empty() {
-            let _ = writeln!(
-                text,
-                "{}",
-                match self.taken.queues {
-                    0 => "no queues".to_owned(),
-                    n => format!("none of {n} queues is shown"),
-                }
-            );
-            return;
-        }
-        let cells: Vec<Vec<String>> = self
+        let mut widths: Vec<usize> = columns.iter().map(|column| self.width_of(column)).collect();
+        let fixed: usize = widths.iter().map(|width| width + 1).sum();
+        let owners = self
             .queues
             .iter()
-            .map(|queue| columns.iter().map(|column| (column.text)(queue)).collect())
-            .collect();
-        let widths: Vec<usize> = columns
-            .iter()
-            .enumerate()
-            .map(|(at, column)| {
-                let cells = cells.iter().map(|row| width(&row[at]));
-                cells.chain([width(column.title)]).max().unwrap_or(0)
-            })
-            .collect();
-        let process = self.process_columns(&widths, layout);
+            .map(|queue| width(&owner(queue, usize::MAX)));
+        let needed = owners.max().unwrap_or(0).max("PROCESS".len());
+        let reason = self.width_of(&WHY);
+        // What the columns leave is the process's and the reason's; that one is left out where little of it would be seen.
+        let (process, reason) = match layout.width {
+            None => (needed, reason),
+            Some(columns) => {
+                let rest = columns.saturating_sub(fixed);
+                let short = needed.min(PROCESS);
+                match rest.saturating_sub(short + 1) {
+                    room if reason > 0 && room >= LEAST_REASON => (short, room.min(reason)),
+                    _ => (needed.min(rest.max(LEAST_PROCESS)), 0),
+                }
+            }
+        };
+        if reason > 0 {
+            columns.push(&WHY);
+            widths.push(reason);
+        }
         let mut line = String::new();
         let titles: Vec<String> = columns
             .iter()
@@ -195,38 +204,24 @@ impl Picture {
         row(&mut line, "PROCESS", process, &titles, &columns, &widths);
         Style::Title.push(text, fit_to(&line, layout), layout.color);
         text.push('\n');
-        for (queue, cells) in self.queues.iter().zip(&cells) {
+        for queue in &self.queues {
             line.clear();
-            row(
-                &mut line,
-                &owner(queue, process),
-                process,
-                cells,
-                &columns,
-                &widths,
-            );
+            let cells: Vec<String> = columns
+                .iter()
+                .zip(&widths)
+                .map(|(column, width)| fit(&(column.text)(queue), *width))
+                .collect();
+            let owner = owner(queue, process);
+            row(&mut line, &owner, process, &cells, &columns, &widths);
             style(queue.state).push(text, fit_to(&line, layout), layout.color);
             text.push('\n');
         }
     }
 
-    /// What the other columns leave, at least a pid and some letters, at most what is needed.
-    fn process_columns(&self, widths: &[usize], layout: Layout) -> usize {
-        let owners = self
-            .queues
-            .iter()
-            .map(|queue| width(&owner(queue, usize::MAX)));
-        let needed = owners.max().unwrap_or(0).max("PROCESS".len());
-        // The reason may be cut off.
-        let others: usize = widths
-            .iter()
-            .take(COLUMNS.len())
-            .map(|width| width + 1)
-            .sum();
-        match layout.width {
-            Some(columns) => needed.min(columns.saturating_sub(others).max(15)),
-            None => needed,
-        }
+    /// What the widest of its cells takes.
+    fn width_of(&self, column: &Column) -> usize {
+        let cells = self.queues.iter().map(|queue| width(&(column.text)(queue)));
+        cells.chain([width(column.title)]).max().unwrap_or(0)
     }
 }
 

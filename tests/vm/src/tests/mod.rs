@@ -38,6 +38,7 @@ mod reset;
 mod rocm;
 mod scheduling;
 mod snapshot;
+mod stat;
 mod stock;
 mod targets;
 mod timing;
@@ -64,6 +65,7 @@ pub(crate) fn all() -> Vec<Test> {
         perfetto::TESTS,
         scheduling::TESTS,
         snapshot::TESTS,
+        stat::TESTS,
         module::TESTS,
         multi::TESTS,
         reset::TESTS,

@@ -124,11 +124,8 @@ fn load_as_trace() -> anyhow::Result<()> {
     );
     for slice in of_queue(&trace, gpu_id, first) {
         if slice.name.starts_with("unmapped") {
-            ensure_eq!(
-                slice.args.get("by_pid").map(String::as_str),
-                Some(pid.to_string().as_str()),
-                "who took queue {first} off"
-            );
+            let by_pid = slice.args.get("by_pid").cloned();
+            ensure_eq!(by_pid, Some(pid.to_string()), "who took queue {first} off");
         }
     }
     // The second queue ends with its destruction, and is not mapped again meanwhile.

@@ -22,23 +22,19 @@ use crate::watch::shell_code;
 pub(super) const TESTS: List = &[
     (
         &["basic", "multi"],
-        "queues_and_slots_are_those_of_the_load",
+        "picture_of_queues_and_slots_of_the_load",
         as_made,
     ),
-    (&["basic"], "depth_is_what_waits", depth),
-    (&["basic"], "a_rate_is_what_the_gpu_read", rate),
-    (&["basic"], "a_queue_at_0_percent_is_disabled", disabled),
-    (&["basic"], "an_evicted_queue_is_evicted", evicted),
-    (&["basic"], "a_suspended_queue_is_suspended", suspended),
-    (&["basic"], "a_user_sees_what_sysfs_has", of_a_user),
-    (&["basic"], "a_recording_holds_the_picture", recorded),
-    (
-        &["basic"],
-        "queues_that_come_and_go_hold_nothing_up",
-        churning,
-    ),
-    (&["patched"], "a_held_queue_is_held", held),
-    (&["patched"], "a_parked_queue_is_parked", parked),
+    (&["basic"], "picture_depth_is_what_waits", depth),
+    (&["basic"], "picture_rate_is_what_the_gpu_read", rate),
+    (&["basic"], "picture_of_a_queue_at_0_percent", disabled),
+    (&["basic"], "picture_of_evicted_queues", evicted),
+    (&["basic"], "picture_of_suspended_queues", suspended),
+    (&["basic"], "picture_for_a_user", of_a_user),
+    (&["basic"], "picture_in_a_recording", recorded),
+    (&["basic"], "picture_of_queues_that_come_and_go", churning),
+    (&["patched"], "picture_of_held_queues", held),
+    (&["patched"], "picture_of_parked_queues", parked),
 ];
 
 const NOBODY: u32 = 65534;
