@@ -97,7 +97,8 @@ impl Slot {
     pub fn vmid(&self) -> u32 {
         match self.kind {
             SlotKind::Sdma { .. } => 0,
-            _ => self.value(3),
+            // CP_HQD_VMID: bits 3:0; 11:8 are the same again, for indirect buffers.
+            _ => self.value(3) & 0xf,
         }
     }
 

@@ -27,7 +27,8 @@ fn compute(xcc: u32, mqd: u64, active: bool, doorbell: u32, count: usize) -> Vec
     values[0] = mqd as u32;
     values[1] = (mqd >> 32) as u32;
     values[2] = u32::from(active);
-    values[3] = 4;
+    // VMID, and that of indirect buffers.
+    values[3] = 0x404;
     values[13] = 0x1000;
     values[14] = 0x7f31;
     values[15] = doorbell << 2 | 0x4000_0000;

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
 use gpreempt::kfd::uapi::gpreempt::RESERVE_SET;
 
 use super::List;
@@ -419,7 +420,7 @@ fn recorded() -> anyhow::Result<()> {
 
 fn churning() -> anyhow::Result<()> {
     let still = Load::start(&["--profile", "simple", "--queues", "2"])?;
-    let churn = Load::start(&["--profile", "churn", "--rate", "0"])?;
+    let mut churn = Load::start(&["--profile", "churn", "--rate", "0"])?;
     for _ in 0..10 {
         let mut command = Command::new("gpreempt");
         command.args(["queues", "--format", "json", "--interval", "0"]);
@@ -438,7 +439,9 @@ fn churning() -> anyhow::Result<()> {
             "panicked"
         );
     }
-    churn.stop()?;
+    // It is too busy to take orders.
+    churn.signal(Signal::SIGTERM)?;
+    churn.wait_exit()?;
     still.stop().map(drop)
 }
 
