@@ -27,7 +27,7 @@ impl Node {
     pub(super) fn mapped(
         &mut self,
         happening: &Happening,
-        limits: Limits,
+        limits: impl FnOnce() -> Limits,
         since_ns: u64,
     ) -> Option<Off> {
         let gpu = &mut self.gpu;
@@ -54,7 +54,7 @@ impl Node {
                 since_ns: if first { since_ns } else { happening.ts_ns },
                 by: if first { None } else { happening.pid },
                 cause: happening.cause,
-                rule: oversubscription::rule(limits, self.fitting, gpu.cp_queues, gpu.processes),
+                rule: oversubscription::rule(limits(), self.fitting, gpu.cp_queues, gpu.processes),
                 cp_queues: gpu.cp_queues,
                 processes: gpu.processes,
             });
@@ -233,9 +233,10 @@ impl Model {
         let tracked = self.queues.get_mut(key)?;
         let node = self.gpus.get(&key.gpu_id)?;
         let share = self.shares.get(key.pid, key.gpu_id)?;
+        let joined_ns = tracked.account.joined_ns().max(share.account.joined_ns());
         let at = node
             .runlist
-            .after(call(happening), runs)
+            .after(call(happening).since(joined_ns), runs)
             .unwrap_or(node.now(happening.ts_ns));
         let at = share.moment(&at);
         if runs {
@@ -250,15 +251,18 @@ impl Model {
         let tracked = self.queues.remove(key)?;
         let node = self.gpus.get(&key.gpu_id);
         let share = self.shares.get_mut(key.pid, key.gpu_id);
+        let mut over = false;
         if let (Some(node), Some(share)) = (node, share) {
-            let last = node.runlist.before_stop(call(happening));
+            let joined_ns = tracked.account.joined_ns().max(share.account.joined_ns());
+            let last = node.runlist.before_stop(call(happening).since(joined_ns));
             let at = last.unwrap_or(node.now(happening.ts_ns));
-            let mut counts = tracked.account.read(&share.account.read(&at.counts));
-            counts.own = counts.own.min(counts.stops);
+            let counts = tracked.account.read(&share.account.read(&at.counts));
             share.past.add(&counts, at.ts_ns);
+            over = share.queue_gone();
         }
-        let comm = self.comm(key.pid);
-        self.shares.queue_gone(key.pid, key.gpu_id, comm);
+        if over {
+            self.shares.end_empty(key.pid, self.comm(key.pid));
+        }
         Some(tracked.queue)
     }
 

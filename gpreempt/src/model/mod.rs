@@ -316,7 +316,7 @@ impl Model {
                 processes,
                 oversubscribed,
             } => {
-                let limits = self.limits.get(&gpu_id).copied().unwrap_or_default();
+                let limits = || self.limits.get(&gpu_id).copied().unwrap_or_default();
                 let since_ns = self.since_ns.unwrap_or(ts_ns);
                 let node = self.gpus.entry(gpu_id).or_default();
                 let gpu = &mut node.gpu;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use foldhash::HashMap;
 
-use super::stops::{Account, Call, Counts, Moment, Runlist};
+use super::stops::{Account, Call, Moment, Runlist, Totals};
 use super::usage::{Off, ProcessUsage};
 use crate::event::{Comm, GpuId, Pid};
 
@@ -25,7 +25,7 @@ pub(super) struct Share {
     /// Queues that it had there, all in all.
     pub(super) queues_seen: u64,
     /// What its destroyed queues counted.
-    pub(super) past: Counts,
+    pub(super) past: Totals,
     pub(super) stopped: Stopped,
     /// The process has exited; its queues go next.
     exited: bool,
@@ -52,7 +52,7 @@ impl Share {
             account: Account::joined(at),
             queues: 0,
             queues_seen: 0,
-            past: Counts::default(),
+            past: Totals::default(),
             stopped: Stopped::default(),
             exited: false,
         }
@@ -74,6 +74,7 @@ impl Share {
         if off != self.account.is_part() {
             return None;
         }
+        let call = call.since(self.account.joined_ns());
         let at = runlist.after(call, !off).unwrap_or(Moment {
             ts_ns: call.to_ns,
             counts: runlist.counts,
@@ -85,10 +86,16 @@ impl Share {
         self.account.join(&at)
     }
 
+    /// It lost a queue. Returns whether it is over.
+    pub(super) fn queue_gone(&mut self) -> bool {
+        self.queues = self.queues.saturating_sub(1);
+        self.queues == 0 && self.exited
+    }
+
     /// The runlist is about to be taken off on behalf of this process.
     pub(super) fn own_stop(&mut self) {
         if self.account.is_part() {
-            self.account.settled.own += 1;
+            self.account.own_stop();
         }
     }
 
@@ -146,18 +153,8 @@ impl Shares {
         self.end_empty(pid, comm);
     }
 
-    /// A share lost a queue.
-    pub(super) fn queue_gone(&mut self, pid: Pid, gpu_id: GpuId, comm: Option<Comm>) {
-        let Some(share) = self.living.get_mut(&(pid, gpu_id)) else {
-            return;
-        };
-        share.queues = share.queues.saturating_sub(1);
-        if share.queues == 0 && share.exited {
-            self.end_empty(pid, comm);
-        }
-    }
-
-    fn end_empty(&mut self, pid: Pid, comm: Option<Comm>) {
+    /// Ends shares of an exited process that have no queue.
+    pub(super) fn end_empty(&mut self, pid: Pid, comm: Option<Comm>) {
         let gone =
             |key: &(Pid, GpuId), share: &Share| key.0 == pid && share.exited && share.queues == 0;
         self.end(comm, gone);

@@ -16,13 +16,14 @@ use crate::event::{Cause, Pid};
 /// return. More than this lie between only when as many threads change the same node at the same time.
 const EDGES: usize = 16;
 
-/// How often something was taken off the GPU, and for how long.
+/// How often something was taken off the GPU, and for how long. Counts by cause wrap: only differences of them are used, and sums of
+/// many queues are [`Totals`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Times it was taken off.
     pub(super) stops: u64,
     /// The same by cause.
-    pub(super) by_cause: [u64; Cause::COUNT],
+    pub(super) by_cause: [u32; Cause::COUNT],
     /// Of these, on behalf of the process itself. Of a node: none.
     pub(super) own: u64,
     /// Time off, stretches that have ended.
@@ -36,14 +37,15 @@ pub(super) struct Counts {
 impl Counts {
     fn stop(&mut self, cause: Cause, by: Option<Pid>) {
         self.stops += 1;
-        self.by_cause[cause.index()] += 1;
+        let count = &mut self.by_cause[cause.index()];
+        *count = count.wrapping_add(1);
         self.last = Some((cause, by));
     }
 
     fn unstop(&mut self, cause: Cause) {
         self.stops = self.stops.saturating_sub(1);
         let count = &mut self.by_cause[cause.index()];
-        *count = count.saturating_sub(1);
+        *count = count.wrapping_sub(1);
     }
 
     fn resume(&mut self, ts_ns: u64) {
@@ -53,18 +55,28 @@ impl Counts {
             self.off_ns = self.off_ns.saturating_add(ended_ns);
         }
     }
+}
 
-    /// Adds what another one counted; an open stretch of it ends at `until_ns`.
-    pub(super) fn add(&mut self, other: &Self, until_ns: u64) {
-        let mut other = *other;
-        other.resume(until_ns);
-        self.stops += other.stops;
-        for (sum, count) in self.by_cause.iter_mut().zip(other.by_cause) {
-            *sum += count;
+/// Sums of what many queues counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) stops: u64,
+    pub(super) by_cause: [u64; Cause::COUNT],
+    pub(super) own: u64,
+    pub(super) off_ns: u64,
+}
+
+impl Totals {
+    /// Adds what one queue counted until `until_ns`.
+    pub(super) fn add(&mut self, counts: &Counts, until_ns: u64) {
+        let mut counts = *counts;
+        counts.resume(until_ns);
+        self.stops += counts.stops;
+        for (sum, count) in self.by_cause.iter_mut().zip(counts.by_cause) {
+            *sum += u64::from(count);
         }
-        self.own += other.own;
-        self.off_ns = self.off_ns.saturating_add(other.off_ns);
-        self.last = other.last.or(self.last);
+        self.own += counts.own.min(counts.stops);
+        self.off_ns = self.off_ns.saturating_add(counts.off_ns);
     }
 }
 
@@ -97,12 +109,22 @@ pub(super) struct Moment {
     pub(super) counts: Counts,
 }
 
-/// A call into the driver: the thread, and from when to when.
+/// A call into the driver: the thread, and from when to when. Changes at `from_ns` itself are not its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     pub(super) tid: u32,
     pub(super) from_ns: u64,
     pub(super) to_ns: u64,
+}
+
+impl Call {
+    /// The same without what was before an account joined.
+    pub(super) fn since(self, joined_ns: u64) -> Self {
+        Self {
+            from_ns: self.from_ns.max(joined_ns),
+            ..self
+        }
+    }
 }
 
 impl Default for Runlist {
@@ -179,7 +201,7 @@ impl Runlist {
         (oldest..self.written)
             .rev()
             .map(|at| (at, &self.edges[at % EDGES]))
-            .take_while(|(_, edge)| edge.ts_ns >= call.from_ns)
+            .take_while(|(_, edge)| edge.ts_ns > call.from_ns)
             .find(|(_, edge)| edge.on == on && edge.tid == call.tid && edge.ts_ns <= call.to_ns)
             .map(|(at, _)| at)
     }
@@ -209,102 +231,85 @@ impl Runlist {
     }
 }
 
-/// The share that a part had in the counts of the whole that it belongs to.
+/// The share that a part has in the counts of the whole that it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
     /// When it was opened.
     pub(super) since_ns: u64,
-    /// What was before it joined; while it is apart, everything.
-    pub(super) settled: Counts,
-    part: Part,
+    /// While it is apart, and off: what it counted. While it belongs to the whole: what it counted less what the whole had counted
+    /// when it joined, so that the counts of the whole are all that is missing. Differences wrap.
+    counts: Counts,
+    joined: Option<Joined>,
 }
 
+/// Since when a part shares what happens to the whole.
 #[derive(Clone, Copy, Debug)]
-enum Part {
-    /// It shares what happens to the whole.
-    Of { joined_ns: u64, base: Base },
-    /// It does not, and is off.
-    Apart,
-}
-
-/// Where the counts of the whole stood when the part joined.
-#[derive(Clone, Copy, Debug)]
-struct Base {
+struct Joined {
+    ts_ns: u64,
+    /// Stops of the whole then.
     stops: u64,
-    by_cause: [u64; Cause::COUNT],
-    own: u64,
-    off_ns: u64,
-}
-
-impl Base {
-    fn at(whole: &Counts, ts_ns: u64) -> Self {
-        // A stretch that is open has begun without the part.
-        let mut whole = *whole;
-        whole.resume(ts_ns);
-        Self {
-            stops: whole.stops,
-            by_cause: whole.by_cause,
-            own: whole.own,
-            off_ns: whole.off_ns,
-        }
-    }
 }
 
 impl Account {
     /// Of a part that belongs to the whole from then on.
     pub(super) fn joined(at: &Moment) -> Self {
-        Self {
+        let mut account = Self {
             since_ns: at.ts_ns,
-            settled: Counts::default(),
-            part: Part::Of {
-                joined_ns: at.ts_ns,
-                base: Base::at(&at.counts, at.ts_ns),
-            },
-        }
+            counts: Counts::default(),
+            joined: None,
+        };
+        account.join(at);
+        account
     }
 
     /// Of a part that is off from the start.
     pub(super) fn apart(ts_ns: u64) -> Self {
         Self {
             since_ns: ts_ns,
-            settled: Counts {
+            counts: Counts {
                 off_since_ns: Some(ts_ns),
                 ..Counts::default()
             },
-            part: Part::Apart,
+            joined: None,
         }
     }
 
     /// Whether it shares what happens to the whole.
     pub(super) fn is_part(&self) -> bool {
-        matches!(self.part, Part::Of { .. })
+        self.joined.is_some()
+    }
+
+    /// Changes of the whole before that are not its own.
+    pub(super) fn joined_ns(&self) -> u64 {
+        self.joined.map_or(0, |joined| joined.ts_ns)
+    }
+
+    /// It was taken off on its own behalf.
+    pub(super) fn own_stop(&mut self) {
+        self.counts.own = self.counts.own.wrapping_add(1);
     }
 
     /// What it counted, given the counts of the whole.
     pub(super) fn read(&self, whole: &Counts) -> Counts {
-        let Part::Of { joined_ns, base } = &self.part else {
-            return self.settled;
+        let Some(joined) = self.joined else {
+            return self.counts;
         };
-        let settled = &self.settled;
-        let mut counts = Counts {
-            stops: settled.stops + whole.stops.saturating_sub(base.stops),
-            by_cause: settled.by_cause,
-            own: settled.own + whole.own.saturating_sub(base.own),
-            off_ns: settled
-                .off_ns
-                .saturating_add(whole.off_ns.saturating_sub(base.off_ns)),
-            off_since_ns: whole.off_since_ns.map(|since_ns| since_ns.max(*joined_ns)),
-            last: settled.last,
-        };
-        for (count, (now, base)) in counts
-            .by_cause
-            .iter_mut()
-            .zip(whole.by_cause.iter().zip(base.by_cause))
-        {
-            *count += now.saturating_sub(base);
+        let mut counts = *whole;
+        counts.stops = sum(self.counts.stops, whole.stops);
+        counts.own = sum(self.counts.own, whole.own);
+        for (count, own) in counts.by_cause.iter_mut().zip(self.counts.by_cause) {
+            *count = count.wrapping_add(own).cast_signed().max(0).cast_unsigned();
         }
-        if whole.stops > base.stops {
-            counts.last = whole.last.or(counts.last);
+        // A stretch that was open when it joined has begun without it.
+        let without_ns = whole
+            .off_since_ns
+            .map_or(0, |since_ns| joined.ts_ns.saturating_sub(since_ns));
+        counts.off_ns = sum(self.counts.off_ns, whole.off_ns.saturating_add(without_ns));
+        counts.off_since_ns = whole
+            .off_since_ns
+            .map(|since_ns| since_ns.max(joined.ts_ns));
+        if whole.stops <= joined.stops {
+            counts.last = self.counts.last;
         }
         counts
     }
@@ -314,13 +319,22 @@ impl Account {
         if self.is_part() {
             return None;
         }
-        let since_ns = self.settled.off_since_ns;
-        self.settled.resume(at.ts_ns);
-        self.part = Part::Of {
-            joined_ns: at.ts_ns,
-            base: Base::at(&at.counts, at.ts_ns),
-        };
-        let (cause, by) = self.settled.last?;
+        let counts = &mut self.counts;
+        let since_ns = counts.off_since_ns;
+        counts.resume(at.ts_ns);
+        let mut whole = at.counts;
+        whole.resume(at.ts_ns);
+        counts.stops = counts.stops.wrapping_sub(whole.stops);
+        counts.own = counts.own.wrapping_sub(whole.own);
+        for (count, base) in counts.by_cause.iter_mut().zip(whole.by_cause) {
+            *count = count.wrapping_sub(base);
+        }
+        counts.off_ns = counts.off_ns.wrapping_sub(whole.off_ns);
+        self.joined = Some(Joined {
+            ts_ns: at.ts_ns,
+            stops: whole.stops,
+        });
+        let (cause, by) = counts.last?;
         Some(Off {
             ns: at.ts_ns.saturating_sub(since_ns?),
             cause,
@@ -331,9 +345,18 @@ impl Account {
     /// It is off by itself from `at` on, unless it is already.
     pub(super) fn leave(&mut self, at: &Moment) {
         if self.is_part() {
-            self.settled = self.read(&at.counts);
-            self.settled.off_since_ns.get_or_insert(at.ts_ns);
-            self.part = Part::Apart;
+            self.counts = self.read(&at.counts);
+            self.counts.off_since_ns.get_or_insert(at.ts_ns);
+            self.joined = None;
         }
     }
+}
+
+/// The sum of a difference and what it lacks; less than nothing is nothing: the whole forgot a stretch whose end was lost.
+fn sum(difference: u64, whole: u64) -> u64 {
+    difference
+        .wrapping_add(whole)
+        .cast_signed()
+        .max(0)
+        .cast_unsigned()
 }

@@ -23,24 +23,27 @@ pub struct Taken {
 
 #[derive(Debug, Default)]
 pub(super) struct Takers {
-    places: HashMap<(Cause, Option<Pid>), usize>,
+    /// By [`key`].
+    places: HashMap<u64, usize>,
     all: Vec<((Cause, Option<Pid>), Taken)>,
     last: Option<usize>,
 }
 
+/// One number: it is looked up at every unmap.
+fn key(cause: Cause, by: Option<Pid>) -> u64 {
+    (cause.index() as u64) << 32 | by.map_or(0, |pid| u64::from(pid.0))
+}
+
 impl Takers {
     pub(super) fn stop(&mut self, cause: Cause, by: Option<Pid>, queues: u32, unmap_ns: u64) {
-        let at = match self.places.get(&(cause, by)) {
+        let at = match self.places.get(&key(cause, by)) {
             Some(at) => *at,
             None => {
                 // Beyond the bound every cause has one place for all processes.
-                let key = match self.all.len() < MOST {
-                    true => (cause, by),
-                    false => (cause, None),
-                };
+                let by = by.filter(|_| self.all.len() < MOST);
                 let all = &mut self.all;
-                *self.places.entry(key).or_insert_with(|| {
-                    all.push((key, Taken::default()));
+                *self.places.entry(key(cause, by)).or_insert_with(|| {
+                    all.push(((cause, by), Taken::default()));
                     all.len() - 1
                 })
             }

@@ -32,7 +32,7 @@ impl Usage {
         Self {
             since_ns,
             preemptions: counts.stops,
-            by_cause: counts.by_cause,
+            by_cause: counts.by_cause.map(u64::from),
             by_own: counts.own.min(counts.stops),
             off_ns: counts.off_ns,
             off_since_ns: counts.off_since_ns,
