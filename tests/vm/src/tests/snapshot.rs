@@ -7,8 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use anyhow::Context;
-use nix::sys::signal::Signal;
 use gpreempt::kfd::uapi::gpreempt::RESERVE_SET;
+use nix::sys::signal::Signal;
 
 use super::List;
 use crate::check::ensure_eq;
