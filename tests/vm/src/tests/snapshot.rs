@@ -9,10 +9,11 @@ use std::process::{Command, Output};
 use anyhow::Context;
 use gpreempt::kfd::uapi::gpreempt::RESERVE_SET;
 use nix::sys::signal::Signal;
+use nix::sys::signal::Signal;
 
 use super::List;
 use crate::check::ensure_eq;
-use crate::controller::{Controller, Reservation, Spec};
+use crate::controller::{Command as Order, Controller, Reservation, Spec};
 use crate::gpu::{busy, Job};
 use crate::guest;
 use crate::load::Load;
@@ -318,33 +319,35 @@ fn disabled() -> anyhow::Result<()> {
     load.stop().map(drop)
 }
 
-/// Runs a `kfd-load` verb that keeps another process's queues off for a while, and demands their states meanwhile and after.
-fn while_off(verb: &str, state: &str) -> anyhow::Result<()> {
-    let load = Load::start(&["--profile", "simple", "--queues", "2"])?;
-    let pid = load.pid();
-    let mut other = Command::new("kfd-load")
-        .args([verb, "--pid", &pid.to_string(), "--ms", "6000"])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .context("start kfd-load")?;
-    let off = guest::eventually(&format!("{state} queues"), || {
-        let seen = Seen::now(&["--interval", "0"])?;
-        Ok((seen.states(pid)? == [state; 2]).then_some(()))
-    });
-    let status = other.wait().context("wait for kfd-load")?;
-    off?;
-    anyhow::ensure!(status.success(), "kfd-load {verb}: {status}");
+/// Demands the states of a job's queues while a tracer keeps them off, and after it.
+fn while_off(off: &Order, on: &Order, state: &str) -> anyhow::Result<()> {
+    let job = Job::offline(2)?;
+    let mut tracer = Controller::start()?;
+    tracer.order(&Order::Attach { pid: job.pid() })?;
     let seen = Seen::now(&["--interval", "0"])?;
-    ensure_eq!(seen.states(pid)?, ["mapped"; 2], "states afterwards");
-    load.stop().map(drop)
+    ensure_eq!(seen.states(job.pid())?, ["mapped"; 2], "states before");
+    tracer.order(off)?;
+    let seen = Seen::now(&["--interval", "0"])?;
+    ensure_eq!(seen.states(job.pid())?, [state; 2], "states");
+    tracer.order(on)?;
+    let seen = Seen::now(&["--interval", "0"])?;
+    ensure_eq!(seen.states(job.pid())?, ["mapped"; 2], "states afterwards");
+    tracer.order(&Order::Detach).map(drop)
 }
 
 fn evicted() -> anyhow::Result<()> {
-    while_off("criu-pause", "evicted")
+    while_off(&Order::Pause, &Order::Unpause, "evicted")
 }
 
 fn suspended() -> anyhow::Result<()> {
-    while_off("suspend", "suspended")
+    let queues = vec![0, 1];
+    while_off(
+        &Order::Suspend {
+            queues: queues.clone(),
+        },
+        &Order::Resume { queues },
+        "suspended",
+    )
 }
 
 fn of_a_user() -> anyhow::Result<()> {

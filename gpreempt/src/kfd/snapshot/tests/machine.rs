@@ -257,7 +257,8 @@ impl Machine {
         let lo_hi = |value: u64| [value as u32, (value >> 32) as u32];
         words[0..2].copy_from_slice(&lo_hi(mqd));
         words[2] = 1;
-        words[3] = 8;
+        // The VMID twice, as the driver sets it.
+        words[3] = 0x0808;
         words[5..7].copy_from_slice(&[1, 7]);
         words[11..13].copy_from_slice(&lo_hi(read));
         words[13..15].copy_from_slice(&lo_hi(write));
