@@ -460,10 +460,10 @@ fn held() -> anyhow::Result<()> {
             ["mapped", "held", "mapped"],
             "states"
         );
-        controller.hold(&[Spec::process(job.pid())])?;
+        controller.hold(&[Spec::all(job.pid())])?;
         let seen = Seen::now(&["--interval", "0", "--state", "held"])?;
         ensure_eq!(seen.states(job.pid())?, ["held"; 3], "states");
-        controller.release(&[Spec::process(job.pid())])?;
+        controller.release(&[Spec::all(job.pid())])?;
         controller.release(&[Spec::queue(job.pid(), 1).on(gpu_id)])?;
         let seen = Seen::now(&["--interval", "0"])?;
         ensure_eq!(
