@@ -236,8 +236,8 @@ impl Runlist {
 pub(super) struct Account {
     /// When it was opened.
     pub(super) since_ns: u64,
-    /// While it is apart, and off: what it counted. While it belongs to the whole: what it counted less what the whole had counted
-    /// when it joined, so that the counts of the whole are all that is missing. Differences wrap.
+    /// While it is apart, and off: what it counted. While it belongs to the whole: the time off that it had by then, and of the counts
+    /// the difference to those of the whole, so that these are all that is missing. Differences wrap.
     counts: Counts,
     joined: Option<Joined>,
 }
@@ -248,6 +248,8 @@ struct Joined {
     ts_ns: u64,
     /// Stops of the whole then.
     stops: u64,
+    /// Its time off then; of a stretch that was open, what had passed of it.
+    off_ns: u64,
 }
 
 impl Account {
@@ -300,11 +302,9 @@ impl Account {
         for (count, own) in counts.by_cause.iter_mut().zip(self.counts.by_cause) {
             *count = count.wrapping_add(own).cast_signed().max(0).cast_unsigned();
         }
-        // A stretch that was open when it joined has begun without it.
-        let without_ns = whole
-            .off_since_ns
-            .map_or(0, |since_ns| joined.ts_ns.saturating_sub(since_ns));
-        counts.off_ns = sum(self.counts.off_ns, whole.off_ns.saturating_add(without_ns));
+        // Less than when it joined: the stretch that was open then still is, or its end was lost.
+        let shared_ns = whole.off_ns.saturating_sub(joined.off_ns);
+        counts.off_ns = self.counts.off_ns.saturating_add(shared_ns);
         counts.off_since_ns = whole
             .off_since_ns
             .map(|since_ns| since_ns.max(joined.ts_ns));
@@ -329,10 +329,10 @@ impl Account {
         for (count, base) in counts.by_cause.iter_mut().zip(whole.by_cause) {
             *count = count.wrapping_sub(base);
         }
-        counts.off_ns = counts.off_ns.wrapping_sub(whole.off_ns);
         self.joined = Some(Joined {
             ts_ns: at.ts_ns,
             stops: whole.stops,
+            off_ns: whole.off_ns,
         });
         let (cause, by) = counts.last?;
         Some(Off {
@@ -352,7 +352,7 @@ impl Account {
     }
 }
 
-/// The sum of a difference and what it lacks; less than nothing is nothing: the whole forgot a stretch whose end was lost.
+/// The sum of a difference and what it lacks; less than nothing is nothing.
 fn sum(difference: u64, whole: u64) -> u64 {
     difference
         .wrapping_add(whole)

@@ -419,6 +419,33 @@ fn what_was_lost_counts_as_nothing() {
 }
 
 #[test]
+fn a_lost_map_takes_nothing_from_what_was_seen_before() {
+    let mut m = Machine::new();
+    m.create(7, 0).wait(10).unmap(7, Cause::Evict);
+    let off_at = m.now;
+    let evicted = Event::ProcessEvicted {
+        gpu_id: GPU,
+        reason: EvictReason::Ttm,
+        depth: 1,
+    };
+    m.wait(1).tell(7, Cause::Evict, 5, evicted);
+    // No runlist was seen to be submitted, neither after this nor before the next unmap.
+    let restored = Event::ProcessRestored {
+        gpu_id: GPU,
+        depth: 0,
+    };
+    m.wait(1000).tell(7, Cause::Restore, 5, restored);
+    let evicted_ns = m.now - off_at;
+    m.wait(300);
+    m.unmap(8, Cause::CreateQueue)
+        .wait(5)
+        .map(8, Cause::CreateQueue);
+    // As much of what follows may be missing as it was a part of the stretch that was lost, and nothing of what was before.
+    let off_ns = m.usage(7, 0).off_ns;
+    assert!((evicted_ns..=evicted_ns + 5).contains(&off_ns), "{off_ns}");
+}
+
+#[test]
 fn the_driver_takes_everything_with_it_but_the_totals() {
     let mut m = Machine::new();
     m.create(7, 0).create(8, 0).update(7, 0, 0).wait(100);
