@@ -154,7 +154,7 @@ gpu_reset                      1    0.11
 queues_held                    1    0.11
 queues_released                1    0.11
 PROCESS                      GPU  QUEUES  PREEMPTED  BY OTHERS      OFF
-kfd-load[212]               52a1       2          3          1    18.6s
+kfd-load[212]               52a1       2          3          1    18.7s
 FINDINGS
 info preempted GPU 52a1 kfd-load[212]: 1 time by create_queue for kfd-load[212]: 1 queue on average, 75µs in taking them off and 10µs until they were submitted again, of 9.40s
      every queue that comes or goes takes all queues of its GPU off: keep processes and queues
