@@ -9,7 +9,6 @@ use std::process::{Command, Output};
 use anyhow::Context;
 use gpreempt::kfd::uapi::gpreempt::RESERVE_SET;
 use nix::sys::signal::Signal;
-use nix::sys::signal::Signal;
 
 use super::List;
 use crate::check::ensure_eq;
