@@ -20,7 +20,7 @@ use crate::control::{
     Backend, BackendKind, ControlError, HoldOptions, Outcome, Refusal, Target, TargetOutcome,
 };
 use crate::event::{GpuId, Pid, QueueId};
-use crate::kfd::Root;
+use crate::kfd::{boottime_ns, Root};
 
 /// Longest wait for queues to be seen to stop, or to run again.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
@@ -272,7 +272,7 @@ impl Act {
     ) -> ControlRecord {
         let (processes, queues) = report::totals(outcome);
         ControlRecord::Preempted(report::Preempted {
-            ts_ns: report::now_ns(),
+            ts_ns: boottime_ns(),
             backend,
             reason: self.reason.clone(),
             owner_pid: Pid(std::process::id()),
@@ -412,7 +412,7 @@ impl Act {
         let (processes, queues) = report::totals(&outcome);
         let gone = |pid: Pid| !alive.iter().any(|target| target.pid == pid);
         let record = ControlRecord::Resumed(report::Resumed {
-            ts_ns: report::now_ns(),
+            ts_ns: boottime_ns(),
             backend,
             reason: self.reason.clone(),
             owner_pid: Some(Pid(std::process::id())),

@@ -17,7 +17,7 @@ use crate::control::wait::{self, Ended, Kept, Signals};
 use crate::control::{ControlError, Outcome, Target};
 use crate::event::{GpuId, Pid};
 use crate::kfd::name::GpuArg;
-use crate::kfd::{topology, Root};
+use crate::kfd::{boottime_ns, topology, Root};
 
 /// How often the selectors are looked up again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -128,7 +128,7 @@ impl Reserve {
                 Ok(state) => {
                     shown += 1;
                     out.put(&ControlRecord::Reservation(report::Reservation {
-                        ts_ns: report::now_ns(),
+                        ts_ns: boottime_ns(),
                         state,
                     }))?;
                 }
@@ -164,7 +164,7 @@ impl Reserve {
             reservations.clear(gpu, true)?;
             cleared = true;
             out.put(&ControlRecord::Unreserved(report::Unreserved {
-                ts_ns: report::now_ns(),
+                ts_ns: boottime_ns(),
                 gpu_id: gpu,
                 cause: EndCause::Released,
                 held_ns: None,
@@ -204,7 +204,7 @@ impl Reserve {
             ..Outcome::default()
         };
         out.put(&ControlRecord::Reserved(report::Reserved {
-            ts_ns: report::now_ns(),
+            ts_ns: boottime_ns(),
             owner_pid: Pid(std::process::id()),
             state,
             targets: report::targets(&outcome, &targets, |_| TargetStatus::Offline),
@@ -242,7 +242,7 @@ impl Reserve {
             kept.reservations.clear(gpu, false)?;
         }
         out.put(&ControlRecord::Unreserved(report::Unreserved {
-            ts_ns: report::now_ns(),
+            ts_ns: boottime_ns(),
             gpu_id: gpu,
             cause,
             held_ns: Some(u64::try_from(held.as_nanos()).unwrap_or(u64::MAX)),

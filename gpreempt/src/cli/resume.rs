@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `resume`: restart queues that somebody stopped, whoever that was.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use super::control_args::{Output, Selectors, SELECTORS};
@@ -13,7 +12,7 @@ use crate::control::select::{self, Only};
 use crate::control::strays::{self, Stray};
 use crate::control::{BackendKind, Outcome, Refusal, Target, TargetOutcome};
 use crate::event::Pid;
-use crate::kfd::Root;
+use crate::kfd::{boottime_ns, process, Root};
 
 /// Restart queues that stay stopped, whoever stopped them
 ///
@@ -94,8 +93,7 @@ fn changed(mut outcome: Outcome) -> Outcome {
 /// Whether it is another user's, and this user may not act on others'.
 fn foreign(root: &Root, pid: Pid) -> bool {
     let me = nix::unistd::geteuid();
-    let owner = std::fs::metadata(root.path(&format!("/proc/{pid}"))).map(|meta| meta.uid());
-    !me.is_root() && owner.is_ok_and(|owner| owner != me.as_raw())
+    !me.is_root() && process::owner(root, pid).is_some_and(|owner| owner != me.as_raw())
 }
 
 /// Queues are no unit of what the stock ways leave: the whole process was debugged, or paused.
@@ -128,7 +126,7 @@ fn put(
 ) -> Result<(), Failure> {
     let (processes, queues) = report::totals(outcome);
     Ok(out.put(&ControlRecord::Resumed(report::Resumed {
-        ts_ns: report::now_ns(),
+        ts_ns: boottime_ns(),
         backend,
         reason,
         owner_pid: None,

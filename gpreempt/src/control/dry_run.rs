@@ -2,7 +2,6 @@
 //! Tells what would be done and changes nothing: what can be known without opening the device is looked up in sysfs and procfs.
 //! That somebody else holds a process on a patched driver cannot be known so.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -63,9 +62,8 @@ impl DryRun {
 
     /// Whether it is another user's.
     fn is_foreign(&self, target: &Target) -> bool {
-        let process = self.root.path(&format!("/proc/{}", target.pid));
-        let owner = std::fs::metadata(process).map(|meta| meta.uid());
-        owner.is_ok_and(|owner| owner != nix::unistd::geteuid().as_raw())
+        process::owner(&self.root, target.pid)
+            .is_some_and(|owner| owner != nix::unistd::geteuid().as_raw())
     }
 }
 

@@ -4,7 +4,6 @@
 //!
 //! Times are CLOCK_BOOTTIME in nanoseconds.
 
-use nix::time::{clock_gettime, ClockId};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -232,16 +231,6 @@ pub enum EndCause {
     Lost,
     /// Something failed.
     Error,
-}
-
-/// CLOCK_BOOTTIME, the clock of all records.
-#[must_use]
-pub fn now_ns() -> u64 {
-    let Ok(now) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
-        return 0;
-    };
-    let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
-    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
 }
 
 /// Processes and queues of an outcome that were done.

@@ -124,17 +124,8 @@ impl Only {
     #[must_use]
     pub fn admits(&self, queue: &TargetQueue) -> bool {
         self.gpu.is_none_or(|gpu| gpu == queue.gpu_id)
-            && !(self.no_sdma && is_sdma(queue.queue_type))
+            && !(self.no_sdma && queue.queue_type.is_sdma())
     }
-}
-
-/// Whether a queue is one of the DMA engines.
-#[must_use]
-pub fn is_sdma(queue_type: QueueType) -> bool {
-    matches!(
-        queue_type,
-        QueueType::Sdma | QueueType::SdmaXgmi | QueueType::SdmaByEngine
-    )
 }
 
 /// Why a selector names nothing that can be acted on.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Refusals that the stock backends have in common: what an errno means here, and what the user can do.
 
-use std::os::unix::fs::MetadataExt as _;
-
 use nix::errno::Errno;
 
 use super::Refusal;
@@ -98,14 +96,14 @@ pub(crate) fn not_traceable(root: &Root, pid: Pid, errno: Errno) -> Refusal {
         );
     }
     let scope = root.number("/proc/sys/kernel/yama/ptrace_scope");
-    let owner = std::fs::metadata(root.path(&format!("/proc/{pid}"))).map(|meta| meta.uid());
+    let owner = process::owner(root, pid);
     let own = nix::unistd::geteuid().as_raw();
     let (what, fix) = match (scope, owner) {
         (Some(3), _) => (
             "the Yama module forbids all tracing (kernel.yama.ptrace_scope = 3)".to_owned(),
             format!("boot without that setting, which nobody can change back, or {PATCHED}"),
         ),
-        (_, Ok(uid)) if uid != own && own != 0 => (
+        (_, Some(uid)) if uid != own && own != 0 => (
             format!("process {pid} belongs to user {uid}, and this is user {own}"),
             format!("run as that user or root, with CAP_SYS_PTRACE, or {PATCHED}"),
         ),

@@ -9,9 +9,6 @@ use crate::kfd::snapshot::Snapshot;
 use crate::kfd::topology::GpuNode;
 use crate::kfd::{module, Root};
 
-/// First graphics IP that schedules through MES, one queue at a time (kfd_device_queue_manager.c, Linux 6.12).
-const FIRST_MES_MAJOR: u64 = 11;
-
 /// Slots of a micro engine: 4 pipes of 8 queues on gfx9 and later.
 const SLOTS: u64 = 32;
 
@@ -75,10 +72,7 @@ pub(super) fn partitions(nodes: &[GpuNode]) -> Option<Check> {
 
 pub(super) fn scheduler(root: &Root, nodes: &[GpuNode]) -> Check {
     let policy = module::parameter(root, "sched_policy");
-    let mes = nodes
-        .iter()
-        .filter(|node| node.gfx_major() >= FIRST_MES_MAJOR)
-        .count();
+    let mes = nodes.iter().filter(|node| node.has_mes()).count();
     match policy.as_deref() {
         Some("2") => Check::warn(
             "scheduler",

@@ -103,7 +103,7 @@ fn debug_trap(
     if let Some(check) = without_function(NAME, symbols, "kfd_ioctl_set_debug_trap") {
         return check;
     }
-    if module::parameter(root, "sched_policy").as_deref() == Some("2") {
+    if module::is_without_hws(root) {
         let why = "not possible with sched_policy 2: there is no hardware scheduler";
         return impossible(NAME, why, "load amdgpu without sched_policy=2", instead);
     }

@@ -5,13 +5,11 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{anyhow, Context as _};
-use nix::time::{clock_gettime, ClockId};
 
 use crate::event::{split, time_of};
-use crate::kfd::{module, Root};
+use crate::kfd::{boottime_ns, module, Root};
 use crate::source::permission::Capabilities;
 use crate::source::symbols::Symbols;
 use crate::source::{
@@ -151,10 +149,7 @@ impl Host for LiveHost {
     }
 
     fn clock() -> u64 {
-        match clock_gettime(ClockId::CLOCK_BOOTTIME) {
-            Ok(now) => u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX),
-            Err(_) => 0,
-        }
+        boottime_ns()
     }
 
     fn root(&self) -> &Root {

@@ -241,11 +241,7 @@ impl<'a> Session<'a> {
         let nodes = topology::read(&self.root);
         let max_processes = module::max_processes(&self.root);
         for node in &nodes {
-            let slots = u32::try_from(node.num_cp_queues()).unwrap_or(u32::MAX);
-            let limits = Limits {
-                slots: (slots > 0).then_some(slots),
-                max_processes,
-            };
+            let limits = Limits::new(node.num_cp_queues(), max_processes);
             self.model.set_limits(node.gpu_id, limits);
         }
         nodes.iter().map(Gpu::from).collect()

@@ -251,6 +251,12 @@ impl QueueType {
             _ => Self::Unknown,
         }
     }
+
+    /// Whether it runs on a copy engine.
+    #[must_use]
+    pub fn is_sdma(self) -> bool {
+        matches!(self, Self::Sdma | Self::SdmaXgmi | Self::SdmaByEngine)
+    }
 }
 
 vocabulary! {

@@ -5,7 +5,6 @@
 mod live;
 mod walk;
 
-use std::io;
 use std::sync::{Mutex, PoisonError};
 
 pub use live::Reader;
@@ -21,10 +20,10 @@ static READER: Mutex<Option<Reader>> = Mutex::new(None);
 /// Takes a picture of all queues.
 #[must_use]
 pub fn look(root: &Root, want: Want) -> Snapshot {
-    snapshot::collect_with(root, want, &mut || match root.is_real() {
-        true => Ok(states()),
-        false => Err(io::ErrorKind::Unsupported.into()),
-    })
+    match root.is_real() {
+        true => snapshot::collect_with(root, want, &mut || Ok(states())),
+        false => snapshot::collect(root, want),
+    }
 }
 
 /// Sets the offset profile for [`look`] on a driver without BTF.

@@ -3,6 +3,7 @@
 //! says of its processes. Every reader takes a [`Root`], so that tests read a tree of their own. Keeps no state. Readers
 //! never open /dev/kfd: that would make them a GPU process. `uapi` does, for those who act.
 
+mod clock;
 mod dump;
 pub mod hqds;
 mod memory;
@@ -20,5 +21,6 @@ pub mod topology;
 pub mod tree;
 pub mod uapi;
 
+pub use clock::boottime_ns;
 pub use dump::ParseError;
 pub use root::{Captured, Root};

@@ -31,6 +31,12 @@ pub fn parameter(root: &Root, name: &str) -> Option<String> {
         .ok()
 }
 
+/// Whether the driver schedules without the hardware's scheduler (`KFD_SCHED_POLICY_NO_HWS` is 2): there are no runlists then.
+#[must_use]
+pub fn is_without_hws(root: &Root) -> bool {
+    parameter(root, "sched_policy").as_deref() == Some("2")
+}
+
 /// Processes that the scheduler takes at once, no more than that: the parameter `hws_max_conc_proc`. By default (-1) the number of
 /// VMIDs decides, which no file tells; where it is less than the parameter it decides too (`kgd2kfd_device_init`, Linux 6.12).
 #[must_use]

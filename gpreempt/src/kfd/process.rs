@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What procfs says of a process that somebody acts on: when it started, its pids, its cgroups, who traces it.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::Root;
 use crate::event::Pid;
 
@@ -44,6 +46,13 @@ pub fn ns_pids(root: &Root, pid: Pid) -> Vec<u32> {
                 .collect()
         })
         .unwrap_or_default()
+}
+
+/// The user that the process is of. A process whose memory may not be dumped is root's, as for ptrace.
+#[must_use]
+pub fn owner(root: &Root, pid: Pid) -> Option<u32> {
+    let directory = std::fs::metadata(root.path(&format!("/proc/{pid}")));
+    directory.ok().map(|meta| meta.uid())
 }
 
 /// Who traces it.

@@ -42,8 +42,14 @@ pub fn processes(root: &Root) -> io::Result<Vec<Pid>> {
 /// # Errors
 /// As [`processes`].
 pub fn read(root: &Root) -> io::Result<Vec<SysfsQueue>> {
+    Ok(of(root, &processes(root)?))
+}
+
+/// Every queue of these processes, in their order. What disappears while it is read is left out.
+#[must_use]
+pub fn of(root: &Root, pids: &[Pid]) -> Vec<SysfsQueue> {
     let mut queues = Vec::new();
-    for pid in processes(root)? {
+    for pid in pids.iter().copied() {
         let dir = format!("{PROC}/{pid}/queues");
         let Ok(ids) = numbered(root, &dir) else {
             continue;
@@ -72,7 +78,7 @@ pub fn read(root: &Root) -> io::Result<Vec<SysfsQueue>> {
             });
         }
     }
-    Ok(queues)
+    queues
 }
 
 fn numbered(root: &Root, dir: &str) -> io::Result<Vec<u32>> {

@@ -2,6 +2,7 @@
 //! Where /sys and /proc are looked for: the running system, a directory that a test made, or a recording. And how what is read
 //! gets into a recording: a capturing root keeps what was read through it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -25,17 +26,17 @@ enum Inner {
 #[derive(Debug, Default)]
 pub struct Captured {
     all: Tree,
-    fresh: Vec<String>,
+    fresh: BTreeSet<String>,
 }
 
 impl Captured {
     fn keep(&mut self, path: &str, content: &[u8]) {
-        if self.all.insert(path, content) && !self.fresh.iter().any(|fresh| fresh == path) {
-            self.fresh.push(path.to_owned());
+        if self.all.insert(path, content) {
+            self.fresh.insert(path.to_owned());
         }
     }
 
-    /// What is new or other than it was since this was last called, in the order in which it was read.
+    /// What is new or other than it was since this was last called, in order of the paths.
     pub fn take(&mut self) -> Vec<(String, Vec<u8>)> {
         let all = &self.all;
         std::mem::take(&mut self.fresh)
@@ -108,12 +109,8 @@ impl Root {
     /// # Errors
     /// As [`std::fs::read`], with the path in the message.
     pub fn bytes(&self, absolute: &str) -> io::Result<Vec<u8>> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("{absolute}: {e}"));
-        self.read(absolute, |path| std::fs::read(path).map_err(named))
-            .map_err(|e| match self.0 {
-                Inner::Recorded(_) => named(e),
-                _ => e,
-            })
+        self.read(absolute, |path| std::fs::read(path))
+            .map_err(|e| io::Error::new(e.kind(), format!("{absolute}: {e}")))
     }
 
     /// A file's content without surrounding white space.
@@ -168,15 +165,12 @@ impl Root {
     /// file or process that it is about, `#`, and a word.
     ///
     /// # Errors
-    /// Those of `read`; `NotFound` below another directory than `/` that lacks a file of that name, and in a recording without it.
+    /// Those of `read`; `NotFound` in a recording without it.
     pub fn derived<T>(&self, name: &str, read: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T>
     where
         T: std::fmt::Display + std::str::FromStr,
     {
-        let bytes = self.read(name, |path| match read(path) {
-            Ok(value) => Ok(value.to_string().into_bytes()),
-            Err(error) => Err(error),
-        })?;
+        let bytes = self.read(name, |path| Ok(read(path)?.to_string().into_bytes()))?;
         String::from_utf8_lossy(&bytes)
             .trim()
             .parse()

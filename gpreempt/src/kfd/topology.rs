@@ -9,6 +9,9 @@ use crate::event::GpuId;
 
 const NODES: &str = "/sys/class/kfd/kfd/topology/nodes";
 
+/// First graphics IP that schedules through MES, one queue at a time and without runlist (kfd_device_queue_manager.c, Linux 6.12).
+const FIRST_MES_MAJOR: u64 = 11;
+
 /// A GPU, or one partition of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuNode {
@@ -45,6 +48,12 @@ impl GpuNode {
     #[must_use]
     pub fn gfx_major(&self) -> u64 {
         self.property("gfx_target_version") / 10_000
+    }
+
+    /// Whether its queues are mapped one by one, by MES, and not by a runlist.
+    #[must_use]
+    pub fn has_mes(&self) -> bool {
+        self.gfx_major() >= FIRST_MES_MAJOR
     }
 
     /// Accelerator complex dies of the node; 1 where the driver does not tell.

@@ -480,6 +480,12 @@ impl Model {
         self.queues.get(key).map(|tracked| &tracked.queue)
     }
 
+    /// A process.
+    #[must_use]
+    pub fn process_of(&self, pid: Pid) -> Option<&Process> {
+        self.processes.get(&pid)
+    }
+
     /// Every process, in no order.
     pub fn processes(&self) -> impl Iterator<Item = (Pid, &Process)> {
         self.processes.iter().map(|(pid, process)| (*pid, process))

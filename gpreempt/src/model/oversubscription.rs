@@ -17,6 +17,18 @@ pub struct Limits {
     pub max_processes: Option<u32>,
 }
 
+impl Limits {
+    /// By the `num_cp_queues` of the topology, where 0 is not told, and what the driver was told of processes.
+    #[must_use]
+    pub fn new(num_cp_queues: u64, max_processes: Option<u32>) -> Self {
+        let slots = u32::try_from(num_cp_queues).unwrap_or(u32::MAX);
+        Self {
+            slots: (slots > 0).then_some(slots),
+            max_processes,
+        }
+    }
+}
+
 /// The rule that an oversubscribed runlist breaks, where it can be told; `fitting` processes were seen to fit.
 pub(super) fn rule(limits: Limits, fitting: u32, cp_queues: u32, processes: u32) -> Option<Rule> {
     let too_many_processes = match limits.max_processes {

@@ -136,37 +136,31 @@ pub struct Object {
 /// When /proc/kallsyms cannot be read.
 pub fn locate(module: &str, name: &str) -> Result<Option<Object>> {
     let path = Path::new("/proc/kallsyms");
-    let open = || {
-        File::open(path)
-            .map(|file| BufReader::with_capacity(1 << 16, file))
-            .with_context(|| format!("opening {}", path.display()))
-    };
-    let Some(address) = address_of(open()?, module, name)? else {
-        return Ok(None);
-    };
-    let mut next = None;
-    each(open()?, |line| {
-        let other = address_in(line).filter(|other| *other > address);
-        next = [next, other].into_iter().flatten().min();
-    })?;
-    Ok(Some(Object {
-        address,
-        room_bytes: next.map(|next: u64| next - address),
-    }))
+    let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    locate_in(BufReader::with_capacity(1 << 16, file), module, name)
 }
 
-fn address_of(lines: impl BufRead, module: &str, name: &str) -> Result<Option<u64>> {
+fn locate_in(lines: impl BufRead, module: &str, name: &str) -> Result<Option<Object>> {
     let mut found = None;
+    let mut addresses = Vec::new();
     each(lines, |line| {
+        let address = address_in(line);
+        addresses.extend(address);
         let Some((kind, symbol, of)) = split(line) else {
             return;
         };
         let data = matches!(kind, b'b' | b'B' | b'd' | b'D');
         if data && symbol == name && of.unwrap_or(VMLINUX) == module {
-            found = address_in(line);
+            found = address;
         }
     })?;
-    Ok(found)
+    Ok(found.map(|address| {
+        let later = addresses.into_iter().filter(|other| *other > address);
+        Object {
+            address,
+            room_bytes: later.min().map(|next| next - address),
+        }
+    }))
 }
 
 fn each(mut lines: impl BufRead, mut take: impl FnMut(&[u8])) -> Result<()> {
@@ -235,11 +229,16 @@ mod tests {
     fn variables_have_an_address() {
         let lines =
             "ffff10 b kfd_processes_table\t[amdgpu]\nffff20 b kfd_processes_table\t[other]\n";
-        let address = |module| address_of(lines.as_bytes(), module, "kfd_processes_table").unwrap();
-        assert_eq!(address("amdgpu"), Some(0xff_ff10));
-        assert_eq!(address(VMLINUX), None);
+        let object = |module| locate_in(lines.as_bytes(), module, "kfd_processes_table").unwrap();
+        let first = Object {
+            address: 0xff_ff10,
+            room_bytes: Some(0x10),
+        };
+        assert_eq!(object("amdgpu"), Some(first));
+        assert_eq!(object("other").unwrap().room_bytes, None);
+        assert_eq!(object(VMLINUX), None);
         assert_eq!(
-            address_of(KALLSYMS.as_bytes(), "amdgpu", "update_queue").unwrap(),
+            locate_in(KALLSYMS.as_bytes(), "amdgpu", "update_queue").unwrap(),
             None
         );
     }

@@ -2,6 +2,8 @@
 //! The distribution of one duration, in fixed memory.
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 /// Digits of percentiles of all events.
 pub const FINE: u8 = 3;
@@ -46,7 +48,8 @@ pub struct Line {
 }
 
 /// Samples within a power of two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "StatBucket")]
 pub struct Bucket {
     /// From this on.
     pub from_ns: u64,

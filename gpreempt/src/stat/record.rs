@@ -70,7 +70,7 @@ pub struct StatLatency {
     /// Greatest.
     pub max_ns: u64,
     /// Samples by powers of two, from the first that has any to the last.
-    pub buckets: Vec<StatBucket>,
+    pub buckets: Vec<Bucket>,
 }
 
 /// A group of events. One of the fields is there, or `others`.
@@ -92,17 +92,6 @@ pub struct StatGroup {
     /// True for what came when there were too many groups.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub others: bool,
-}
-
-/// Samples within a power of two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct StatBucket {
-    /// From this on.
-    pub from_ns: u64,
-    /// Below this.
-    pub to_ns: u64,
-    /// Samples.
-    pub count: u64,
 }
 
 /// How many events of one type there were in one period.
@@ -233,11 +222,6 @@ impl StatLatency {
         line: &Line,
         buckets: Vec<Bucket>,
     ) -> Self {
-        let bucket = |bucket: Bucket| StatBucket {
-            from_ns: bucket.from_ns,
-            to_ns: bucket.to_ns,
-            count: bucket.count,
-        };
         Self {
             period,
             what,
@@ -251,7 +235,7 @@ impl StatLatency {
             p99_ns: line.p99_ns,
             p999_ns: line.p999_ns,
             max_ns: line.max_ns,
-            buckets: buckets.into_iter().map(bucket).collect(),
+            buckets,
         }
     }
 }

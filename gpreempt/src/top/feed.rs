@@ -104,11 +104,7 @@ impl Feed {
     /// Tells the model what it takes to say which rule a runlist breaks.
     fn limits(&mut self, gpus: &[Gpu]) {
         for gpu in gpus {
-            let slots = u32::try_from(gpu.num_cp_queues).unwrap_or(u32::MAX);
-            let limits = Limits {
-                slots: (slots > 0).then_some(slots),
-                max_processes: self.processes_max,
-            };
+            let limits = Limits::new(gpu.num_cp_queues, self.processes_max);
             self.model.set_limits(gpu.gpu_id, limits);
         }
     }

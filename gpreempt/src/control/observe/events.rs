@@ -2,11 +2,9 @@
 //! Evidence by events: the probes that see runlists change and who changed them, and nothing else. A separate `watch` does
 //! not matter: each has programs and a ring of its own.
 
-use nix::time::{clock_gettime, ClockId};
-
 use super::Action;
 use crate::event::{decode, Cause, Event, GpuId, Happening, Pid};
-use crate::kfd::Root;
+use crate::kfd::{boottime_ns, Root};
 use crate::source::{Live, LiveOptions, ProbeSet};
 
 /// Two thousand changes of runlists, with all that other processes cause meanwhile.
@@ -100,9 +98,7 @@ impl Events {
     pub(super) fn begin(&mut self) {
         self.live.drain(&mut |_| {});
         self.calls.clear();
-        self.since_ns = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
-            u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(0)
-        });
+        self.since_ns = boottime_ns();
     }
 
     /// Takes in what is in the ring.

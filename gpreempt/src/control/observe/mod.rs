@@ -39,9 +39,6 @@ pub use events::{Call, CallKind};
 use events::Events;
 use runlist::{Engine, Runlists};
 
-/// First graphics IP that schedules through MES, one queue at a time and without runlist (kfd_device_queue_manager.c, Linux 6.12).
-const FIRST_MES_MAJOR: u64 = 11;
-
 /// Pauses between two looks while something is missing: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
@@ -146,10 +143,10 @@ impl Observer {
     /// Opens the best source of evidence that is wanted and to be had. Says which it is, and why no better one.
     #[must_use]
     pub fn open(root: &Root, want: Want) -> (Self, String) {
-        let no_runlist = module::parameter(root, "sched_policy").as_deref() == Some("2");
+        let no_runlist = module::is_without_hws(root);
         let without = topology::read(root)
             .iter()
-            .filter(|node| no_runlist || node.gfx_major() >= FIRST_MES_MAJOR)
+            .filter(|node| no_runlist || node.has_mes())
             .map(|node| node.gpu_id)
             .collect();
         let mut observer = Self {

@@ -25,9 +25,9 @@ pub(super) enum Engine {
 
 impl Engine {
     pub(super) fn of(queue_type: QueueType) -> Self {
-        match queue_type {
-            QueueType::Sdma | QueueType::SdmaXgmi | QueueType::SdmaByEngine => Self::Sdma,
-            _ => Self::Compute,
+        match queue_type.is_sdma() {
+            true => Self::Sdma,
+            false => Self::Compute,
         }
     }
 }

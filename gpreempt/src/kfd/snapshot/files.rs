@@ -14,7 +14,7 @@ use crate::kfd::queues::SysfsQueue;
 use crate::kfd::rls::{Engine, NodeRunlist, Packet};
 use crate::kfd::states::{QueueState, States};
 use crate::kfd::topology::GpuNode;
-use crate::kfd::{hqds, mqds, queues, rls, ParseError, Root};
+use crate::kfd::{hqds, module, mqds, queues, rls, ParseError, Root};
 
 const RLS: &str = "/sys/kernel/debug/kfd/rls";
 const MQDS: &str = "/sys/kernel/debug/kfd/mqds";
@@ -80,7 +80,7 @@ impl Files {
                 found.add(no_sysfs(&error));
                 Vec::new()
             });
-            files.queues = queues::read(root).unwrap_or_default();
+            files.queues = queues::of(root, &files.pids);
             files.read_states(root, states, &mut found);
             let whole = files.read_runlists(root, &scheduled, &mut found);
             let last = attempt == TRIES || !root.is_real();
@@ -268,14 +268,14 @@ impl Files {
     }
 }
 
-/// Nodes that the driver schedules by runlists: not by MES (GFX 11 and up), and not without a scheduler (`sched_policy=2`).
+/// Nodes that the driver schedules by runlists.
 fn scheduled_by_runlist(root: &Root, nodes: &[GpuNode]) -> Vec<GpuId> {
-    if root.number("/sys/module/amdgpu/parameters/sched_policy") == Some(2) {
+    if module::is_without_hws(root) {
         return Vec::new();
     }
     nodes
         .iter()
-        .filter(|node| node.gfx_major() < 11)
+        .filter(|node| !node.has_mes())
         .map(|node| node.gpu_id)
         .collect()
 }

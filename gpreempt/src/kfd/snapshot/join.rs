@@ -66,10 +66,7 @@ pub(super) fn queue(queue: &SysfsQueue, files: &Files) -> Queue {
 }
 
 fn is_sdma(queue: &SysfsQueue) -> bool {
-    matches!(
-        QueueType::from_raw(queue.queue_type),
-        QueueType::Sdma | QueueType::SdmaXgmi | QueueType::SdmaByEngine
-    )
+    QueueType::from_raw(queue.queue_type).is_sdma()
 }
 
 fn mqd<'a>(

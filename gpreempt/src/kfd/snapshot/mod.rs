@@ -11,14 +11,12 @@ mod join;
 mod process;
 
 use std::io;
-use std::time::Duration;
 
-use nix::time::{clock_gettime, ClockId};
 use serde::Serialize;
 
 use super::states::States;
 use super::topology::GpuNode;
-use super::Root;
+use super::{boottime_ns, Root};
 use crate::event::{Comm, GpuId, Pid, QueueId, QueueType};
 use files::{Files, Lacks};
 pub use indices::read_indices;
@@ -122,6 +120,23 @@ pub enum State {
     Unmapped,
     /// Nothing says whether it is in the runlist.
     Unknown,
+}
+
+impl State {
+    /// Its word, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mapped => "mapped",
+            Self::Held => "held",
+            Self::Parked => "parked",
+            Self::Suspended => "suspended",
+            Self::Evicted => "evicted",
+            Self::Disabled => "disabled",
+            Self::Unmapped => "unmapped",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A user queue.
@@ -252,11 +267,9 @@ pub fn collect_with(root: &Root, want: Want, states: ReadStates<'_>) -> Snapshot
 /// CLOCK_BOOTTIME of the running machine; 0 of another, whose time its reader knows.
 #[must_use]
 pub fn now_ns(root: &Root) -> u64 {
-    match clock_gettime(ClockId::CLOCK_BOOTTIME) {
-        Ok(now) if root.is_real() => {
-            u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
-        }
-        _ => 0,
+    match root.is_real() {
+        true => boottime_ns(),
+        false => 0,
     }
 }
 

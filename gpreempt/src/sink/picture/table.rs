@@ -308,14 +308,8 @@ fn kind(queue: &Queue) -> &'static str {
 
 fn state(state: State) -> &'static str {
     match state {
-        State::Mapped => "mapped",
-        State::Held => "held",
-        State::Parked => "parked",
-        State::Suspended => "suspended",
-        State::Evicted => "evicted",
-        State::Disabled => "disabled",
-        State::Unmapped => "unmapped",
         State::Unknown => "-",
+        known => known.name(),
     }
 }
 

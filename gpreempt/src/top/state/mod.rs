@@ -12,7 +12,7 @@ pub(super) use act::{Action, Effect};
 pub(super) use gpu::GpuPane;
 #[cfg(test)]
 pub(super) use gpu::Over;
-pub(super) use row::{state_word, Column, Row};
+pub(super) use row::{Column, Row};
 
 use super::feed::Feed;
 use crate::event::{GpuId, Pid};

@@ -67,9 +67,7 @@ impl Row {
             ..
         } = *parts;
         let process = parts.snapshot.process(key.pid);
-        let told = model
-            .processes()
-            .find_map(|(pid, process)| (pid == key.pid).then_some(process));
+        let told = model.process_of(key.pid);
         let comm = process
             .and_then(|process| process.comm)
             .or_else(|| model.comm(key.pid));
@@ -141,7 +139,7 @@ impl Row {
         let texts = [
             self.process().to_lowercase(),
             self.gpu_queue(),
-            state_word(self.state).to_owned(),
+            self.state.name().to_owned(),
             self.queue_type.name().to_owned(),
             self.container.as_deref().unwrap_or_default().to_lowercase(),
             self.cgroup.as_deref().unwrap_or_default().to_lowercase(),
@@ -175,20 +173,6 @@ fn state(parts: &Parts<'_>, usage: Option<&Usage>) -> State {
         Some((Cause::Suspend, _)) => State::Suspended,
         Some((Cause::Evict | Cause::Reset | Cause::Criu, _)) => State::Evicted,
         _ => State::Unmapped,
-    }
-}
-
-/// The word of a state.
-pub(in crate::top) fn state_word(state: State) -> &'static str {
-    match state {
-        State::Mapped => "mapped",
-        State::Held => "held",
-        State::Parked => "parked",
-        State::Suspended => "suspended",
-        State::Evicted => "evicted",
-        State::Disabled => "disabled",
-        State::Unmapped => "unmapped",
-        State::Unknown => "unknown",
     }
 }
 

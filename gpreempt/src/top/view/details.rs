@@ -10,7 +10,7 @@ use super::text::{count, head, pad, percent, rate, spark, width};
 use super::Ink;
 use crate::event::Cause;
 use crate::sink::units::{Bytes, Nanos};
-use crate::top::state::{state_word, Row, State};
+use crate::top::state::{Row, State};
 
 /// Columns of the names.
 const LEFT: usize = 14;
@@ -87,7 +87,7 @@ fn queue(page: &mut Page, row: &Row) {
     let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     page.styled(
         "state",
-        format!("{}{reason}", state_word(row.state)),
+        format!("{}{reason}", row.state.name()),
         state_style(row.state, page.ink),
     );
     page.line(

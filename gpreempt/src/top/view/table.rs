@@ -10,7 +10,7 @@ use super::Ink;
 use crate::event::QueueType;
 use crate::kfd::snapshot::State as Stand;
 use crate::sink::units::Nanos;
-use crate::top::state::{state_word, Column, Line as Body, Row, State, Status};
+use crate::top::state::{Column, Line as Body, Row, State, Status};
 
 /// A column and the columns of the screen that it gets.
 type Placed = Vec<(Column, usize)>;
@@ -216,10 +216,7 @@ fn cell(column: Column, row: &Row, state: &State, ink: Ink, room: usize) -> (Str
         ),
         Column::Queue => (row.gpu_queue(), ink.accent()),
         Column::Type => (type_word(row.queue_type).to_owned(), ink.plain()),
-        Column::State => (
-            state_word(row.state).to_owned(),
-            state_style(row.state, ink),
-        ),
+        Column::State => (row.state.name().to_owned(), state_style(row.state, ink)),
         Column::Depth => (known(row.depth.map(count)), ink.plain()),
         Column::Rate => (known(row.rate.map(rate)), ink.plain()),
         Column::Preemptions => (known(row.preemptions.map(count)), ink.plain()),
