@@ -11,7 +11,6 @@ mod recorded;
 mod session;
 mod signals;
 
-use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
 use std::process::ExitStatus;
@@ -22,7 +21,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 pub use capture::{Capture, CaptureHost};
 pub use host::{Host, LiveHost, Read, ScriptHost, Source};
-use job::Job;
+use job::Jobs;
+pub use job::Words;
 pub use recorded::RecordedHost;
 use session::Session;
 use signals::Signals;
@@ -30,7 +30,7 @@ use signals::Signals;
 use crate::kfd;
 use crate::sink::filter::Filter;
 use crate::sink::record::{End, Summary};
-use crate::sink::Sink;
+use crate::sink::{Commands, Sink};
 use crate::source::{Driver, LiveError};
 
 /// How often the driver, the loss counters and the reader of stdout are looked at.
@@ -51,10 +51,26 @@ pub struct Options {
     pub count: Option<u64>,
     /// Wait for the driver if it is not there at the start.
     pub wait: bool,
-    /// Start this command when everything is attached, and stop when it ends.
-    pub command: Vec<OsString>,
+    /// Start the commands of the first stage when everything is attached, each other stage when all of the stage before have
+    /// ended, and stop after the last.
+    pub stages: Vec<Vec<Words>>,
+    /// What the commands write to stdout goes to stderr: stdout is ours.
+    pub output_to_stderr: bool,
+    /// Watch on for so long after each stage: what a process had goes after it.
+    pub rest: Duration,
     /// Whether the reader of the output is gone, where that can be told without writing.
     pub reader_gone: Option<fn() -> bool>,
+}
+
+impl Options {
+    /// The stages of one command; no words are none.
+    #[must_use]
+    pub fn one_command(words: Words) -> Vec<Vec<Words>> {
+        match words.is_empty() {
+            true => Vec::new(),
+            false => vec![vec![words]],
+        }
+    }
 }
 
 /// Why a watch failed.
@@ -89,7 +105,7 @@ pub struct Outcome {
     pub end: Option<End>,
     /// Counts, if it ever started.
     pub summary: Option<Summary>,
-    /// How the command ended, if there was one.
+    /// How the commands ended, if there were any: the first that failed, or the last.
     pub command: Option<ExitStatus>,
 }
 
@@ -152,27 +168,24 @@ pub async fn watch<H: Host>(
         None => handle_signals()?,
     };
     let mut session = Session::new(host, options.filter.clone(), options.count, start_ns, sinks);
-    let mut job = Job::default();
+    let mut jobs = Jobs::new(&options.stages, options.output_to_stderr);
     let end = match session.begin(&mut source, host) {
-        Ok(()) => match job.start(&options.command) {
-            Ok(()) => {
-                run(
-                    host,
-                    source,
-                    driver,
-                    &options,
-                    &mut session,
-                    &mut signals,
-                    &mut job,
-                    say,
-                )
-                .await
-            }
-            Err(e) => Err(e),
-        },
+        Ok(()) => {
+            run(
+                host,
+                source,
+                driver,
+                &options,
+                &mut session,
+                &mut signals,
+                &mut jobs,
+                say,
+            )
+            .await
+        }
         Err(e) => Err(Error::Sink(e)),
     };
-    let command = job.wait().await;
+    let command = jobs.wait().await;
     match end {
         Ok(end) => {
             let summary = session.finish(end, host.now_ns()).map_err(Error::Sink);
@@ -211,7 +224,7 @@ async fn run<H: Host>(
     options: &Options,
     session: &mut Session<'_>,
     signals: &mut Signals,
-    job: &mut Job,
+    jobs: &mut Jobs,
     say: &mut dyn FnMut(&str),
 ) -> Result<End, Error> {
     let mut link = Link {
@@ -224,6 +237,9 @@ async fn run<H: Host>(
     let mut deadline = pin!(tokio::time::sleep(options.duration.unwrap_or(for_ever)));
     let mut look = tokio::time::interval_at(Instant::now() + LOOK_AROUND, LOOK_AROUND);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // When a stage has rested.
+    let mut rested = None;
+    next_stage(jobs, session, host)?;
     let end = loop {
         session.flush().map_err(Error::Sink)?;
         if session.is_full() {
@@ -231,8 +247,20 @@ async fn run<H: Host>(
         }
         tokio::select! {
             biased;
-            end = signals.next() => if !job.signal(end) { break end },
-            end = job.ended() => break end?,
+            end = signals.next() => if !jobs.signal(end) { break end },
+            ended = jobs.ended() => {
+                session.commands(Commands::Ended(&ended?), host.now_ns()).map_err(Error::Sink)?;
+                if !jobs.more() && options.rest.is_zero() {
+                    break End::Command;
+                }
+                rested = Some(Instant::now() + options.rest);
+            },
+            () = until(rested), if rested.is_some() => {
+                rested = None;
+                if !next_stage(jobs, session, host)? {
+                    break End::Command;
+                }
+            },
             () = &mut deadline, if options.duration.is_some() => break End::Duration,
             _ = look.tick() => {
                 if options.reader_gone.is_some_and(|gone| gone()) {
@@ -244,6 +272,7 @@ async fn run<H: Host>(
             read = read(link.source.as_mut(), session) => match read? {
                 Read::Records => {}
                 Read::Other => link.look_around(host, session, say)?,
+                Read::Picture => session.picture(host.now_ns()).map_err(Error::Sink)?,
                 Read::Ended => {
                     if !host.ended() {
                         link.look_around(host, session, say)?;
@@ -257,6 +286,29 @@ async fn run<H: Host>(
     };
     link.detach(session).map_err(Error::Sink)?;
     Ok(end)
+}
+
+/// Starts the commands of the next stage. False if there is none.
+fn next_stage<H: Host>(
+    jobs: &mut Jobs,
+    session: &mut Session<'_>,
+    host: &H,
+) -> Result<bool, Error> {
+    let now_ns = host.now_ns();
+    let Some(pids) = jobs.start()? else {
+        return Ok(false);
+    };
+    session
+        .commands(Commands::Started(&pids), now_ns)
+        .map_err(Error::Sink)?;
+    Ok(true)
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn read<S: Source>(

@@ -2,6 +2,7 @@
 //! gpreempt: see and preempt the compute queues of AMD GPUs. The modules are the rooms of one data path:
 //! `source` yields bytes, `event` decodes them, `model` keeps state, `sink` shows it; `engine` wires them.
 
+pub mod analysis;
 pub mod bench;
 pub mod cli;
 pub mod control;
@@ -9,6 +10,7 @@ pub mod doctor;
 pub mod engine;
 pub mod event;
 pub mod findings;
+mod html;
 pub mod inspect;
 pub mod kfd;
 pub mod model;

@@ -34,6 +34,14 @@ fn schema_and_page_are_current() {
         "stat.schema.json {how}"
     );
     assert!(
+        committed("schema/analyze.schema.json") == gpreempt::analysis::schema(),
+        "analyze.schema.json {how}"
+    );
+    assert!(
+        committed("json-analyze.md") == gpreempt::analysis::page(),
+        "json-analyze.md {how}"
+    );
+    assert!(
         committed("json-stat.md") == gpreempt::stat::page(),
         "json-stat.md {how}"
     );

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control <- sink <- findings
-//! <- engine, bench, doctor, stat <- top <- cli.
+//! <- engine, bench, doctor, stat <- analysis, top <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "engine",
         &["event", "kfd", "model", "recording", "sink", "source"],
     ),
-    ("bench", &["control", "event", "kfd", "sink"]),
+    // What pages look like, whatever is on them.
+    ("html", &[]),
+    (
+        "analysis",
+        &["event", "html", "inspect", "kfd", "model", "sink", "stat"],
+    ),
+    ("bench", &["control", "event", "html", "kfd", "sink"]),
     ("doctor", &["event", "findings", "kfd", "source"]),
     (
         "top",
@@ -42,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "analysis",
             "bench",
             "control",
             "doctor",

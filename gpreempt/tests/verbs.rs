@@ -25,6 +25,8 @@ Commands:
   stat     Show how long operations on queues take and how often they happen
   record   Record what happens to compute queues
   replay   Show a recording as if it happened now
+  analyze  Find out how a model uses compute queues, and how it can be preempted
+  compare  Compare recordings: how many queues each model uses, and what it does to others
   preempt  Stop queues of other processes for a while
   resume   Restart queues that stay stopped, whoever stopped them
   reserve  Keep compute slots of a GPU free of offline jobs

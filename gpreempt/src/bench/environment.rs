@@ -14,7 +14,9 @@ const PARAMETERS: &str = "/sys/module/amdgpu/parameters";
 /// Parameters of the simulated GPU, if the driver runs on that.
 #[must_use]
 pub fn simulation(root: &Root) -> Option<BTreeMap<String, String>> {
-    module::parameter(root, "sim_gpus")?;
+    if !module::is_simulated(root) {
+        return None;
+    }
     let entries = std::fs::read_dir(root.path(PARAMETERS)).ok()?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Some(

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `bench`: measured latencies on this machine.
 
-use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use super::control_args::{Output, Selectors, SELECTORS};
-use super::output::{self, Format};
+use super::output::{self, Format, Page};
 use super::{watch, Exit, Failure, Global};
 use crate::bench::record::{BackendState, EndKind, Environment, SCHEMA};
 use crate::bench::stats::MOST_SAMPLES;
@@ -160,13 +159,7 @@ impl Preempt {
             return Err(none(&refusals));
         }
         // Before anything is stopped: a page that cannot be written is no reason to disturb anybody.
-        let mut page = self
-            .html
-            .as_ref()
-            .map(|path| {
-                File::create(path).with_context(|| format!("cannot write {}", path.display()))
-            })
-            .transpose()?;
+        let page = self.html.clone().map(Page::create).transpose()?;
         let (observer, observed) = Observer::open(&root, Want::Auto);
         let seed = self.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
         let mut environment = self.environment(&root, &job, &online, &refusals, observed, seed);
@@ -218,10 +211,8 @@ impl Preempt {
             state.why_not = nothing_of(&findings, state.backend);
         }
         let report = Report::new(environment, &plan, &findings);
-        if let Some(page) = &mut page {
-            let text = html::page(&report, &plan, &findings)?;
-            page.write_all(text.as_bytes())
-                .context("cannot write the page")?;
+        if let Some(page) = page {
+            page.write(&html::page(&report, &plan, &findings)?)?;
         }
         self.show(&report, global)?;
         Ok(exit(&report, &findings))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::{Exit, Failure};
+use crate::analysis;
 use crate::bench::record;
 use crate::sink::schema;
 use crate::stat;
@@ -25,8 +26,10 @@ impl Gen {
             ("schema/queues.schema.json", schema::queues_schema()),
             ("schema/bench.schema.json", record::schema()),
             ("schema/stat.schema.json", stat::schema()),
+            ("schema/analyze.schema.json", analysis::schema()),
             ("json-records.md", schema::page()),
             ("json-stat.md", stat::page()),
+            ("json-analyze.md", analysis::page()),
         ];
         std::fs::create_dir_all(self.docs.join("schema"))
             .with_context(|| self.docs.display().to_string())?;

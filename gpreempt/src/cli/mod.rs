@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Arguments, one file per verb, and exit codes.
 
+mod analyze;
 mod bench;
+mod compare;
 mod control_args;
 mod control_out;
 mod doctor;
 mod exit;
 mod export;
+mod filters;
 mod gen;
 mod output;
 mod preempt;
@@ -70,6 +73,8 @@ enum Verb {
     Stat(stat::Stat),
     Record(record::Record),
     Replay(replay::Replay),
+    Analyze(Box<analyze::Analyze>),
+    Compare(compare::Compare),
     Preempt(preempt::Preempt),
     Resume(resume::Resume),
     Reserve(reserve::Reserve),
@@ -107,6 +112,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Stat(verb) => verb.run(&cli.global),
         Verb::Record(verb) => verb.run(&cli.global),
         Verb::Replay(verb) => verb.run(&cli.global),
+        Verb::Analyze(verb) => verb.run(&cli.global),
+        Verb::Compare(verb) => verb.run(&cli.global),
         Verb::Preempt(verb) => verb.run(&cli.global),
         Verb::Resume(verb) => verb.run(&cli.global),
         Verb::Reserve(verb) => verb.run(&cli.global),

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Stdout, stderr and the terminal.
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use anyhow::Context as _;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -35,6 +38,26 @@ impl Color {
             Self::Always => true,
             Self::Never => false,
         }
+    }
+}
+
+/// A page that is written when everything is known, and created before: a page that cannot be written is no reason to start.
+pub(super) struct Page {
+    path: PathBuf,
+    file: File,
+}
+
+impl Page {
+    pub(super) fn create(path: PathBuf) -> anyhow::Result<Self> {
+        let file =
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    pub(super) fn write(mut self, text: &str) -> anyhow::Result<()> {
+        self.file
+            .write_all(text.as_bytes())
+            .with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 

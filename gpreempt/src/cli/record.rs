@@ -14,6 +14,7 @@ use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
 use crate::engine::{CaptureHost, Host, LiveHost, Options, ScriptHost};
 use crate::inspect;
+use crate::kfd::module;
 use crate::kfd::snapshot::Want;
 use crate::sink::summary::ForPeople;
 
@@ -28,9 +29,12 @@ pub(super) struct Record {
     file: PathBuf,
     #[command(flatten)]
     span: Span,
-    /// Take a picture of all queues this often, beside those of the start and the end
+    /// Take a picture of all queues this often, beside those of the start, the end, and whenever queues came or went
     #[arg(long, value_name = "DURATION", value_parser = super::watch::duration)]
     snapshot_every: Option<Duration>,
+    /// Pictures also of the hardware slots that queues are on: reads thousands of registers under the driver's lock
+    #[arg(long)]
+    hqds: bool,
     /// Overwrite FILE
     #[arg(long)]
     force: bool,
@@ -82,14 +86,17 @@ impl Record {
                 false => format!("cannot write {name}"),
             })?;
         inspect::use_offsets(self.probes.offsets());
-        let look = Box::new(|root: &crate::kfd::Root| {
-            let _ = inspect::look(root, Want::default());
+        let want = Want { hqds: self.hqds };
+        let look = Box::new(move |root: &crate::kfd::Root| {
+            let _ = inspect::look(root, want);
+            // A page that is made of it says so.
+            let _ = module::is_simulated(root);
         });
         let host = CaptureHost::new(host, file, look, self.snapshot_every)
             .with_context(|| format!("cannot write {name}"))?;
         let capture = host.capture();
         let options = Options {
-            command: self.command,
+            stages: Options::one_command(self.command),
             ..self.span.options()
         };
         let watched = super::run_watch(&host, options, &mut sinks);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{queues, stat, top, watch, Exit, Failure, Global};
+use super::{analyze, queues, stat, top, watch, Exit, Failure, Global};
 
 /// Show a recording as if it happened now
 ///
@@ -24,6 +24,7 @@ enum Verb {
     Top(top::Top),
     Queues(Box<queues::Queues>),
     Stat(stat::Stat),
+    Analyze(Box<analyze::Analyze>),
 }
 
 impl Replay {
@@ -33,6 +34,7 @@ impl Replay {
             Verb::Top(verb) => verb.replay(&self.file, global),
             Verb::Queues(verb) => verb.replay(&self.file, global),
             Verb::Stat(verb) => verb.replay(&self.file, global),
+            Verb::Analyze(verb) => verb.replay(&self.file, global),
         }
     }
 }

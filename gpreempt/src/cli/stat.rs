@@ -6,12 +6,11 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::filters::Filters;
 use super::output::{self, Format};
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
 use crate::engine::{self, Host, LiveHost, RecordedHost, ScriptHost};
-use crate::event::Pid;
-use crate::sink::filter::{CommGlob, Filter, GpuArg};
 use crate::sink::{Named, Sink};
 use crate::stat::{By, Options, StatSink};
 
@@ -38,15 +37,8 @@ pub(super) struct Stat {
     /// Draw the distributions
     #[arg(long)]
     histogram: bool,
-    /// Only events of, or caused by, these processes
-    #[arg(long, value_delimiter = ',')]
-    pid: Vec<Pid>,
-    /// Only events of, or caused by, processes of this name: *, ? and [...] as in a shell
-    #[arg(long, value_name = "GLOB")]
-    comm: Vec<CommGlob>,
-    /// Only events on these GPUs: gpu_id, hexadecimal or decimal
-    #[arg(long, value_delimiter = ',', value_name = "GPU_ID")]
-    gpu: Vec<GpuArg>,
+    #[command(flatten)]
+    filters: Filters,
     #[command(flatten)]
     span: Span,
     #[command(flatten)]
@@ -106,12 +98,7 @@ impl Stat {
             Format::Table => Some(output::layout(global.color.on_stdout())),
             Format::Json => None,
         };
-        let filter = Filter {
-            pids: self.pid,
-            comms: self.comm,
-            gpus: self.gpu,
-            kinds: Vec::new(),
-        };
+        let filter = self.filters.of(Vec::new());
         let options = Options {
             filter: filter.clone(),
             by: self.by,
@@ -126,7 +113,7 @@ impl Stat {
         let options = engine::Options {
             filter,
             duration: self.seconds.or(span.duration),
-            command: self.command,
+            stages: engine::Options::one_command(self.command),
             ..span
         };
         let outcome = super::run_watch(host, options, &mut sinks)?;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::export::Exports;
+use super::filters::Filters;
 use super::output::{self, Format};
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
 use crate::engine::{Host, LiveHost, Options, RecordedHost, ScriptHost};
-use crate::event::{Kind, Pid};
-use crate::sink::filter::{CommGlob, Filter, GpuArg};
+use crate::event::Kind;
 use crate::sink::json::Json;
 use crate::sink::summary::ForPeople;
 use crate::sink::table::Table;
@@ -32,15 +32,8 @@ pub(super) struct Watch {
     /// Stop after this many events
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     count: Option<u64>,
-    /// Only events of, or caused by, these processes
-    #[arg(long, value_delimiter = ',')]
-    pid: Vec<Pid>,
-    /// Only events of, or caused by, processes of this name: *, ? and [...] as in a shell
-    #[arg(long, value_name = "GLOB")]
-    comm: Vec<CommGlob>,
-    /// Only events on these GPUs: gpu_id, hexadecimal as in the table or decimal as in JSON
-    #[arg(long, value_delimiter = ',', value_name = "GPU_ID")]
-    gpu: Vec<GpuArg>,
+    #[command(flatten)]
+    filters: Filters,
     /// Only events of these types
     #[arg(long, value_enum, value_delimiter = ',', hide_possible_values = true)]
     kind: Vec<Kind>,
@@ -102,12 +95,7 @@ impl Watch {
             }
         }
         let options = Options {
-            filter: Filter {
-                pids: self.pid,
-                comms: self.comm,
-                gpus: self.gpu,
-                kinds: self.kind,
-            },
+            filter: self.filters.of(self.kind),
             count: self.count,
             ..self.span.options()
         };

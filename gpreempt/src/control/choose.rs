@@ -77,22 +77,27 @@ impl<'a> Chooser<'a> {
     ///
     /// # Errors
     /// As [`Chooser::choose`].
-    pub fn dry_run(mut self) -> Result<Choice, ControlError> {
+    pub fn dry_run(self) -> Result<Choice, ControlError> {
         let root = self.root;
-        let (kind, reason) = match self.wanted {
-            Some(kind) => {
-                check(root, kind)?;
-                (kind, "asked for".to_owned())
-            }
-            None => {
-                let ((), kind) = first(&mut self.rejected, &mut |kind| check(root, kind))?;
-                (kind, reason(kind, &self.rejected))
-            }
-        };
+        let (kind, reason) = self.usable()?;
         Ok(Choice {
             backend: Box::new(DryRun::new(root, kind)),
             reason: format!("dry run; it would be {kind}: {reason}"),
         })
+    }
+
+    /// What [`Chooser::choose`] would choose, and why, as far as that can be known without opening the device.
+    ///
+    /// # Errors
+    /// As [`Chooser::choose`].
+    pub fn usable(mut self) -> Result<(BackendKind, String), ControlError> {
+        let root = self.root;
+        if let Some(kind) = self.wanted {
+            check(root, kind)?;
+            return Ok((kind, "asked for".to_owned()));
+        }
+        let ((), kind) = first(&mut self.rejected, &mut |kind| check(root, kind))?;
+        Ok((kind, reason(kind, &self.rejected)))
     }
 
     /// Whether another backend could do what this one was refused: a process that debuggers cannot attach to. If so, it is not chosen again.

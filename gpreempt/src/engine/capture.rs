@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Host, Read, Source};
+use crate::event::{decode, Kind};
 use crate::kfd::{Captured, Root};
 use crate::recording::{Attached, Counted, Snapped, Writer};
 use crate::source::{Counters, Driver, LiveError, Startup};
@@ -34,6 +35,8 @@ struct State {
     look: Look,
     every_ns: Option<u64>,
     looked_ns: u64,
+    /// Queues came or went since the last picture.
+    changed: bool,
     counters: Counters,
     /// The driver went, and the source that was attached to it is still there.
     gone: bool,
@@ -49,8 +52,8 @@ pub struct CaptureSource<S> {
 }
 
 impl<H: Host> CaptureHost<H> {
-    /// Records `host` to `file`. `look` reads what belongs into a picture of the machine: at the start, at the end, and `every`
-    /// so often.
+    /// Records `host` to `file`. `look` reads what belongs into a picture of the machine: at the start, at the end, within a second
+    /// after queues came or went, and `every` so often.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -63,6 +66,7 @@ impl<H: Host> CaptureHost<H> {
             look,
             every_ns: every.map(|every| u64::try_from(every.as_nanos()).unwrap_or(u64::MAX)),
             looked_ns: 0,
+            changed: false,
             counters: Counters::default(),
             gone: false,
             failed: None,
@@ -128,6 +132,7 @@ impl State {
         (self.look)(&self.root);
         self.files();
         self.looked_ns = ts_ns;
+        self.changed = false;
     }
 
     /// Once a second.
@@ -138,10 +143,8 @@ impl State {
             self.files();
             self.write(|writer| writer.counters(&Counted { ts_ns, counters }));
         }
-        if self
-            .every_ns
-            .is_some_and(|every| ts_ns.saturating_sub(self.looked_ns) >= every)
-        {
+        let due = |every| ts_ns.saturating_sub(self.looked_ns) >= every;
+        if self.changed || self.every_ns.is_some_and(due) {
             self.snapshot(ts_ns);
         }
         self.files();
@@ -254,6 +257,10 @@ impl<S: Source> Source for CaptureSource<S> {
 /// Whether it is time to write.
 fn keep(capture: &Capture, bytes: &[u8]) -> bool {
     let mut state = capture.0.borrow_mut();
+    state.changed |= decode(bytes).is_ok_and(|happening| {
+        let kind = happening.event.kind();
+        matches!(kind, Kind::QueueCreated | Kind::QueueDestroyed)
+    });
     state
         .writer
         .as_mut()

@@ -45,6 +45,8 @@ pub enum Read {
     Records,
     /// Something else came that the host tells: other counts, another time.
     Other,
+    /// The host's files are a whole new picture of the machine. Only of a recording: the running machine always is one.
+    Picture,
     /// The source has ended.
     Ended,
 }

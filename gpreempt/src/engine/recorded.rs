@@ -128,6 +128,19 @@ impl Tape {
         }
     }
 
+    /// Takes the files of one picture.
+    fn picture(&mut self) -> Result<(), Error> {
+        loop {
+            match self.entry()? {
+                Some(file @ Entry::File { .. }) => self.apply(file),
+                other => {
+                    self.peeked = other;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     fn apply(&mut self, entry: Entry) {
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
         match entry {
@@ -266,6 +279,12 @@ impl Source for RecordedSource {
                 let mut tape = tape.borrow_mut();
                 tape.next = Some(attached);
                 Ok(Read::Ended)
+            }
+            Some(snapped @ Entry::Snapshot(_)) => {
+                let mut tape = tape.borrow_mut();
+                tape.apply(snapped);
+                tape.picture()?;
+                Ok(Read::Picture)
             }
             Some(other) => {
                 tape.borrow_mut().apply(other);

@@ -15,7 +15,7 @@ use crate::sink::filter::Filter;
 use crate::sink::record::{
     DriverChange, DriverState, End, Gpu, Id64, Lost, Probe, Record, Startup, Summary, SCHEMA,
 };
-use crate::sink::Sink;
+use crate::sink::{Commands, Sink};
 use crate::source::{self, Counters};
 
 pub(super) struct Session<'a> {
@@ -304,6 +304,22 @@ impl<'a> Session<'a> {
     /// Once a second.
     pub(super) fn tick(&mut self) -> io::Result<()> {
         self.sinks.iter_mut().try_for_each(|sink| sink.tick())
+    }
+
+    /// Something became of the commands.
+    pub(super) fn commands(&mut self, commands: Commands<'_>, now_ns: u64) -> io::Result<()> {
+        let model = &self.model;
+        self.sinks
+            .iter_mut()
+            .try_for_each(|sink| sink.commands(commands, model, now_ns))
+    }
+
+    /// A recording came to another picture.
+    pub(super) fn picture(&mut self, now_ns: u64) -> io::Result<()> {
+        let model = &self.model;
+        self.sinks
+            .iter_mut()
+            .try_for_each(|sink| sink.picture(model, now_ns))
     }
 
     /// Makes what was shown visible.

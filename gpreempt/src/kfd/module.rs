@@ -37,6 +37,12 @@ pub fn is_without_hws(root: &Root) -> bool {
     parameter(root, "sched_policy").as_deref() == Some("2")
 }
 
+/// Whether the GPUs are simulated: only that driver has this parameter.
+#[must_use]
+pub fn is_simulated(root: &Root) -> bool {
+    parameter(root, "sim_gpus").is_some()
+}
+
 /// Processes that the scheduler takes at once, no more than that: the parameter `hws_max_conc_proc`. By default (-1) the number of
 /// VMIDs decides, which no file tells; where it is less than the parameter it decides too (`kgd2kfd_device_init`, Linux 6.12).
 #[must_use]

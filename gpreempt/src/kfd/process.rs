@@ -16,11 +16,22 @@ pub fn start_ticks(root: &Root, pid: Pid) -> Option<u64> {
     parse_start_ticks(&root.bytes(&format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name stands in parentheses and may hold blanks and parentheses itself: fields are counted from the last one.
+/// Its parent, field 4 of `/proc/PID/stat`. `None` if there is no such process, or it has none.
+#[must_use]
+pub fn parent(root: &Root, pid: Pid) -> Option<Pid> {
+    let stat = root.bytes(&format!("/proc/{pid}/stat")).ok()?;
+    Pid::known(field(&stat, 1)?)
+}
+
 fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    field(stat, 19)
+}
+
+/// A field after the name, which stands in parentheses and may hold blanks and parentheses itself: the last one ends it.
+fn field<T: std::str::FromStr>(stat: &[u8], at: usize) -> Option<T> {
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(stat.get(after..)?).ok()?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+    rest.split_ascii_whitespace().nth(at)?.parse().ok()
 }
 
 /// Whether this very process still runs. A zombie does not: its queues are gone or going.

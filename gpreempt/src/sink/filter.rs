@@ -44,11 +44,22 @@ impl Filter {
     /// Whether what became of a process on a node is shown.
     #[must_use]
     pub fn shows_process(&self, pid: Pid, comm: Option<&Comm>, gpu_id: GpuId) -> bool {
+        self.shows_owner(pid, comm) && self.shows_gpu(gpu_id)
+    }
+
+    /// Whether a process is one that is asked for.
+    #[must_use]
+    pub fn shows_owner(&self, pid: Pid, comm: Option<&Comm>) -> bool {
         passes(&self.pids, |wanted| *wanted == pid)
-            && passes(&self.gpus, |gpu| gpu.is(gpu_id))
             && passes(&self.comms, |glob| {
                 comm.is_some_and(|comm| glob.matches(comm))
             })
+    }
+
+    /// Whether a node is one that is asked for.
+    #[must_use]
+    pub fn shows_gpu(&self, gpu_id: GpuId) -> bool {
+        passes(&self.gpus, |gpu| gpu.is(gpu_id))
     }
 }
 

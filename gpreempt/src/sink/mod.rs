@@ -13,11 +13,21 @@ pub mod table;
 pub mod units;
 
 use std::io;
+use std::process::ExitStatus;
 
-use crate::event::Happening;
+use crate::event::{Happening, Pid};
 use crate::model::{Context, Model};
 pub use named::Named;
 use record::Record;
+
+/// What became of commands that are watched.
+#[derive(Clone, Copy, Debug)]
+pub enum Commands<'a> {
+    /// These are their processes: those of a stage, started together.
+    Started(&'a [Pid]),
+    /// All of them have ended.
+    Ended(&'a [ExitStatus]),
+}
 
 /// Something that shows records.
 pub trait Sink {
@@ -64,6 +74,24 @@ pub trait Sink {
     /// # Errors
     /// As [`Sink::record`].
     fn flush(&mut self) -> io::Result<()>;
+
+    /// Called when something became of the commands that are watched.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn commands(&mut self, commands: Commands<'_>, model: &Model, ts_ns: u64) -> io::Result<()> {
+        let _ = (commands, model, ts_ns);
+        Ok(())
+    }
+
+    /// Called when a recording has come to another picture of the machine: that of its start is there at the first record.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn picture(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        let _ = (model, ts_ns);
+        Ok(())
+    }
 
     /// Called about once a second.
     ///

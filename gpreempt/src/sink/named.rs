@@ -4,7 +4,7 @@
 use std::io;
 
 use super::record::Record;
-use super::Sink;
+use super::{Commands, Sink};
 use crate::event::Happening;
 use crate::model::{Context, Model};
 
@@ -57,6 +57,16 @@ impl<S: Sink> Sink for Named<S> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush().map_err(|e| self.named(e))
+    }
+
+    fn commands(&mut self, commands: Commands<'_>, model: &Model, ts_ns: u64) -> io::Result<()> {
+        self.sink
+            .commands(commands, model, ts_ns)
+            .map_err(|e| self.named(e))
+    }
+
+    fn picture(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        self.sink.picture(model, ts_ns).map_err(|e| self.named(e))
     }
 
     fn tick(&mut self) -> io::Result<()> {

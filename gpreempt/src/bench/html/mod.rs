@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A report as one page that needs nothing else: no network, no script, no font.
 
-mod axis;
 mod ink;
 mod plot;
 
 use anyhow::Result;
-use maud::{html, Markup, PreEscaped, DOCTYPE};
+use maud::{html, Markup, PreEscaped};
 
 use self::plot::{Bar, Curves, Interval};
 use super::plan::{plural, Calls, Plan};
@@ -15,6 +14,7 @@ use super::report::Report;
 use super::run::{Findings, Sample};
 use super::table::{both, fraction, process, subject, times};
 use crate::control::BackendKind;
+use crate::html::{self, axis, figure};
 use crate::sink::units::Nanos;
 
 /// The page.
@@ -23,31 +23,22 @@ use crate::sink::units::Nanos;
 /// When a plot cannot be drawn.
 pub fn page(report: &Report, plan: &Plan, findings: &Findings) -> Result<String> {
     let backends = used(report);
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { "gpreempt bench preempt: " (report.environment.hardware()) }
-                style { (PreEscaped(include_str!("style.css"))) (PreEscaped(ink::rules())) }
-            }
-            body {
-                h1 { "How long it takes to stop and restart GPU queues" }
-                (banner(&report.environment, &report.end))
-                (environment(&report.environment))
-                @if !report.measured.is_empty() {
-                    (parts(report)?)
-                    (ratios(report)?)
-                    (disturbance(report, plan, findings)?)
-                    (distributions(report, plan, findings, &backends)?)
-                    (numbers(report))
-                }
-                (not_measured(report))
-            }
+    let body = html! {
+        h1 { "How long it takes to stop and restart GPU queues" }
+        (banner(&report.environment, &report.end))
+        (environment(&report.environment))
+        @if !report.measured.is_empty() {
+            (parts(report)?)
+            (ratios(report)?)
+            (disturbance(report, plan, findings)?)
+            (distributions(report, plan, findings, &backends)?)
+            (numbers(report))
         }
+        (not_measured(report))
     };
-    Ok(page.into_string())
+    let title = format!("gpreempt bench preempt: {}", report.environment.hardware());
+    let style = format!("{}{}", include_str!("style.css"), ink::rules());
+    Ok(html::page(&title, &style, &body))
 }
 
 /// Backends with results, in order of preference.
@@ -133,17 +124,6 @@ fn legend(backends: &[BackendKind]) -> Markup {
     }
 }
 
-fn figure(svg: String, what: &str, caption: Markup) -> Markup {
-    html! {
-        @if !svg.is_empty() {
-            figure {
-                div .scroll role="img" aria-label=(what) { (PreEscaped(svg)) }
-                figcaption { (caption) }
-            }
-        }
-    }
-}
-
 fn parts(report: &Report) -> Result<Markup> {
     let bars = |one_call: bool| {
         let mut bars = Vec::new();
@@ -175,8 +155,8 @@ fn parts(report: &Report) -> Result<Markup> {
                     li style=(format!("--chip: var(--{variable})")) { (name) }
                 }
             }
-            (figure(one, "Stacked bars of latency in one call", html! { "In one call." }))
-            (figure(several, "Stacked bars of latency, calls one after the other", html! {
+            (figure(one, "Stacked bars of latency in one call", &html! { "In one call." }))
+            (figure(several, "Stacked bars of latency, calls one after the other", &html! {
                 "The same queues one after the other, a call for each."
             }))
         }
@@ -239,7 +219,7 @@ fn ratios(report: &Report) -> Result<Markup> {
                 "filled for preempt, hollow for resume. 1 is no difference; more means that what is above the line takes longer."
             }
             @for (svg, caption) in figures {
-                (figure(svg, "Ratios of latencies", html! { (caption) }))
+                (figure(svg, "Ratios of latencies", &html! { (caption) }))
             }
         }
     })
@@ -286,7 +266,7 @@ fn disturbance(report: &Report, plan: &Plan, findings: &Findings) -> Result<Mark
                 "added up. Median, P10 to P90; filled for preempt, hollow for resume. An operation that took nothing off is not on this scale. "
                 "The request latency of the process itself is not observed."
             }
-            (figure(svg, "Time off the hardware", html! { "Time off the hardware of one operation." }))
+            (figure(svg, "Time off the hardware", &html! { "Time off the hardware of one operation." }))
         }
     })
 }

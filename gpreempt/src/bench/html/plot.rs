@@ -1,46 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The plots, each a string of SVG.
 
-use anyhow::{anyhow, Result};
-use plotters::coord::Shift;
+use anyhow::Result;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
-use super::axis::{self, Axis};
 use super::ink;
 use crate::bench::stats::{percentile, Split};
 use crate::control::BackendKind;
+use crate::html::axis::{self, Axis};
+use crate::html::svg::{anchored, font, odd, svg};
 use crate::sink::units::Nanos;
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-
-/// The SVG backend writes a font's size divided by this.
-const FONT: f64 = 1.24;
-
-fn font(size: f64, color: RGBColor) -> TextStyle<'static> {
-    ("inherit", size * FONT).into_font().color(&color)
-}
-
-fn anchored(size: f64, color: RGBColor, h: HPos) -> TextStyle<'static> {
-    font(size, color).pos(Pos::new(h, VPos::Center))
-}
-
-fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<String> {
-    let mut text = String::new();
-    {
-        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        draw(&area)?;
-        area.present().map_err(odd)?;
-    }
-    Ok(text)
-}
-
-/// Drawing into a string fails only on a mistake.
-fn odd<E: std::error::Error + Send + Sync + 'static>(
-    error: DrawingAreaErrorKind<E>,
-) -> anyhow::Error {
-    anyhow!("cannot draw a plot: {error}")
-}
 
 const PANEL: (u32, u32) = (480, 270);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tests, a file for each subject.
 
+mod analyze;
 mod backends;
 mod causes;
 mod compose;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<Test> {
         scheduling::TESTS,
         snapshot::TESTS,
         stat::TESTS,
+        analyze::TESTS,
         module::TESTS,
         multi::TESTS,
         reset::TESTS,

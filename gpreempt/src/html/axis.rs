@@ -7,7 +7,7 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
 /// One direction of a plot.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     ticks: Vec<f64>,
@@ -16,7 +16,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// From `low`, which may be the greater one, to `high`, with lines at `ticks`.
-    pub(super) fn plain(low: f64, high: f64, ticks: Vec<f64>) -> Self {
+    pub(crate) fn plain(low: f64, high: f64, ticks: Vec<f64>) -> Self {
         Self {
             low,
             high,
@@ -26,7 +26,7 @@ impl Axis {
     }
 
     /// Its limits.
-    pub(super) fn limits(&self) -> (f64, f64) {
+    pub(crate) fn limits(&self) -> (f64, f64) {
         (self.low, self.high)
     }
 }
@@ -58,7 +58,7 @@ impl Ranged for Axis {
 }
 
 /// A logarithmic axis around positive values: limits with a little air, and ticks at 1, 2 and 5 (at 1 only, over many decades).
-pub(super) fn logarithmic(values: impl Iterator<Item = f64>) -> Option<Axis> {
+pub(crate) fn logarithmic(values: impl Iterator<Item = f64>) -> Option<Axis> {
     let (least, most) = values
         .filter(|value| *value > 0.0)
         .fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
@@ -100,7 +100,7 @@ fn ticks(low: f64, high: f64, steps: &[f64]) -> Vec<f64> {
 }
 
 /// A linear axis from 0 with about so many ticks at round values.
-pub(super) fn linear(most: f64, about: f64) -> Axis {
+pub(crate) fn linear(most: f64, about: f64) -> Axis {
     let rough = (most / about).max(f64::MIN_POSITIVE);
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0]
@@ -116,7 +116,7 @@ pub(super) fn linear(most: f64, about: f64) -> Axis {
 }
 
 /// A duration on an axis, without needless digits: `200µs`, `1ms`, `2.5s`.
-pub(super) fn time(ns: f64) -> String {
+pub(crate) fn time(ns: f64) -> String {
     if ns == 0.0 {
         return "0".to_owned();
     }
@@ -134,7 +134,7 @@ pub(super) fn time(ns: f64) -> String {
 }
 
 /// A ratio on an axis: `0.5`, `10`.
-pub(super) fn ratio(value: f64) -> String {
+pub(crate) fn ratio(value: f64) -> String {
     let digits = format!("{value:.3}");
     digits
         .trim_end_matches('0')

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Collects runs: a sink that sees every event, and takes pictures when queues came or went.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
+
+use super::collector::Current;
+use super::lock;
+use super::member::Membership;
+pub use super::member::Who;
+use super::run::{Machine, Run};
+use super::trial::Trials;
+use crate::event::{Event, Happening};
+use crate::inspect;
+use crate::kfd::snapshot::Want;
+use crate::kfd::{boottime_ns, module, Root};
+use crate::model::{Context, Model};
+use crate::sink::record::{Gpu, Record, Summary};
+use crate::sink::{Commands, Sink};
+
+/// Pictures are not closer than this.
+const LEAST_BETWEEN_NS: u64 = 200_000_000;
+
+/// A function that only a patched driver has.
+const HELD_BY: &str = "kfd_gpreempt_note";
+
+/// Where pictures come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The running machine: when something changed, and about once a second.
+    Live(Want),
+    /// A recording: when it comes to one.
+    Recorded,
+    /// Nowhere.
+    Never,
+}
+
+/// Says something to people.
+pub type Tell = &'static dyn Fn(&str);
+
+/// What was collected, for whoever started the watch.
+pub type Collected = Arc<Mutex<Vec<Run>>>;
+
+/// The sink.
+pub struct Watcher {
+    root: Root,
+    look: Look,
+    members: Membership,
+    /// What the next runs are: their names, and the commands of each.
+    planned: std::vec::IntoIter<(String, Vec<String>)>,
+    machine: Machine,
+    gpus: Vec<Gpu>,
+    current: Option<Current>,
+    done: Collected,
+    trials: Option<Trials>,
+    tell: Option<Tell>,
+    lost: u64,
+    lost_before: u64,
+    looked_ns: u64,
+    changed: bool,
+}
+
+impl Watcher {
+    /// Collects the runs that are planned, by name and commands: one for each stage of commands, or a single one without any.
+    #[must_use]
+    pub fn new(root: Root, look: Look, who: Who, planned: Vec<(String, Vec<String>)>) -> Self {
+        Self {
+            members: Membership::new(root.clone(), who),
+            root,
+            look,
+            planned: planned.into_iter(),
+            machine: Machine::default(),
+            gpus: Vec::new(),
+            current: None,
+            done: Collected::default(),
+            trials: None,
+            tell: None,
+            lost: 0,
+            lost_before: 0,
+            looked_ns: 0,
+            changed: false,
+        }
+    }
+
+    /// Says which run begins.
+    #[must_use]
+    pub fn telling(mut self, tell: Tell) -> Self {
+        self.tell = Some(tell);
+        self
+    }
+
+    /// Also tries to stop each party of the last run alone.
+    #[must_use]
+    pub fn with_trials(mut self, trials: Trials) -> Self {
+        self.trials = Some(trials);
+        self
+    }
+
+    /// Where the runs will be.
+    #[must_use]
+    pub fn collected(&self) -> Collected {
+        Arc::clone(&self.done)
+    }
+
+    fn begin(&mut self, ts_ns: u64) {
+        let Some((name, parties)) = self.planned.next() else {
+            return;
+        };
+        if let (Some(tell), false) = (self.tell, parties.is_empty()) {
+            tell(&name);
+        }
+        let mut run = Run::new(name, parties, ts_ns, self.gpus.clone());
+        run.machine = self.machine.clone();
+        self.current = Some(Current::new(run));
+        self.lost_before = self.lost;
+        self.changed = false;
+    }
+
+    fn finish(&mut self, model: Option<&Model>, ts_ns: u64) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        let mut run = current.finish(model, ts_ns);
+        run.lost = self.lost - self.lost_before;
+        lock(&self.done).push(run);
+    }
+
+    /// Takes a picture, if there is anything to see.
+    fn look(&mut self, ts_ns: u64) {
+        let live = self.is_live();
+        let want = match self.look {
+            Look::Live(want) => want,
+            Look::Recorded => Want { hqds: true },
+            Look::Never => return,
+        };
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let snapshot = inspect::look(&self.root, want);
+        if let Some(trials) = &mut self.trials {
+            trials.picture(&current.run, &snapshot);
+        }
+        let to_ns = if live { boottime_ns() } else { ts_ns };
+        current.picture(snapshot, ts_ns, to_ns);
+        self.looked_ns = ts_ns;
+        self.changed = false;
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.look, Look::Live(_))
+    }
+}
+
+impl Sink for Watcher {
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        match record {
+            Record::Startup(startup) => {
+                self.gpus.clone_from(&startup.gpus);
+                self.machine = Machine {
+                    kernel: startup.kernel.clone(),
+                    patched: startup
+                        .probes
+                        .iter()
+                        .any(|probe| probe.attached && probe.function == HELD_BY),
+                    simulated: module::is_simulated(&self.root),
+                };
+                if self
+                    .planned
+                    .as_slice()
+                    .iter()
+                    .all(|(_, parties)| parties.is_empty())
+                {
+                    self.begin(startup.ts_ns);
+                }
+                if self.look == Look::Recorded {
+                    self.look(startup.ts_ns);
+                }
+            }
+            Record::Lost(lost) => self.lost = lost.total,
+            Record::Driver(change) if !change.gpus.is_empty() => {
+                self.gpus.clone_from(&change.gpus);
+                if let Some(current) = &mut self.current {
+                    current.run.gpus.clone_from(&change.gpus);
+                }
+            }
+            Record::Summary(Summary { ts_ns, .. }) => {
+                if let Some(trials) = &mut self.trials {
+                    trials.finish();
+                }
+                self.finish(None, *ts_ns);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn unfiltered(
+        &mut self,
+        happening: &Happening,
+        context: &Context,
+        model: &Model,
+    ) -> io::Result<()> {
+        if let Some(current) = &mut self.current {
+            self.changed |= current.event(happening, context, model, &mut self.members);
+        }
+        if let (Event::ProcessExited { .. }, Some(pid)) = (happening.event, happening.pid) {
+            self.members.forget(pid);
+        }
+        Ok(())
+    }
+
+    fn commands(&mut self, commands: Commands<'_>, model: &Model, ts_ns: u64) -> io::Result<()> {
+        match commands {
+            Commands::Started(pids) => {
+                self.finish(Some(model), ts_ns);
+                self.begin(ts_ns);
+                self.members.start(pids);
+            }
+            Commands::Ended(statuses) => {
+                if let Some(current) = &mut self.current {
+                    current.run.failed = failure(statuses);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn picture(&mut self, _model: &Model, ts_ns: u64) -> io::Result<()> {
+        self.look(ts_ns);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.is_live() {
+            return Ok(());
+        }
+        let now_ns = boottime_ns();
+        if self.changed && now_ns.saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS {
+            self.look(now_ns);
+        }
+        if let (Some(trials), Some(current)) = (&mut self.trials, &self.current) {
+            trials.turn(&current.run, now_ns)?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        if self.is_live() && boottime_ns().saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS {
+            self.look(boottime_ns());
+        }
+        self.flush()
+    }
+
+    fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        if let Some(trials) = &mut self.trials {
+            trials.finish();
+        }
+        self.finish(Some(model), ts_ns);
+        Ok(())
+    }
+}
+
+/// What went wrong with commands.
+fn failure(statuses: &[ExitStatus]) -> Option<String> {
+    let failed: Vec<String> = statuses
+        .iter()
+        .filter(|status| !status.success())
+        .map(ToString::to_string)
+        .collect();
+    (!failed.is_empty()).then(|| failed.join(", "))
+}
