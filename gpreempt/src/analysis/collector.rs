@@ -46,6 +46,8 @@ struct Pending {
     from_ns: u64,
     to_ns: u64,
     snapshot: Snapshot,
+    /// Which lives its queues were then: they may have ended when it is judged.
+    lives: HashMap<QueueKey, usize>,
 }
 
 impl Current {
@@ -335,6 +337,7 @@ impl Current {
             from_ns,
             to_ns,
             snapshot,
+            lives,
         }) = self.pending.take()
         else {
             return;
@@ -349,20 +352,25 @@ impl Current {
             }
             let before = of.rfind(|change| change.ts_ns <= from_ns);
             let told = before.map(|change| change.queues);
-            self.slots(&snapshot, gpu);
+            self.slots(&snapshot, gpu, &lives);
             if let Some(told) = told {
                 self.sum(&snapshot, gpu, told, from_ns);
             }
         }
     }
 
-    fn slots(&mut self, snapshot: &Snapshot, gpu: &snapshot::Gpu) {
+    fn slots(
+        &mut self,
+        snapshot: &Snapshot,
+        gpu: &snapshot::Gpu,
+        lives: &HashMap<QueueKey, usize>,
+    ) {
         if gpu.slots_used.is_none() {
             return;
         }
         let xccs = usize::try_from(gpu.node.num_xcc().max(1)).unwrap_or(1);
         for (key, queue) in mapped(snapshot, gpu.node.gpu_id) {
-            if let Some(at) = self.alive.get(&key) {
+            if let Some(at) = lives.get(&key) {
                 let expected = if queue.queue_type.is_sdma() { 1 } else { xccs };
                 self.run.lives[*at].slots.see(&queue.slots, expected);
             }
@@ -393,8 +401,12 @@ impl Current {
             run.blind
                 .get_or_insert_with(|| format!("{}: {}", lack.what, lack.why));
         }
+        let mut lives = HashMap::new();
         for queue in &snapshot.queues {
-            if let Some(life) = self.alive.get(&key(queue)).map(|at| &mut run.lives[*at]) {
+            let key = key(queue);
+            if let Some(at) = self.alive.get(&key).copied() {
+                lives.insert(key, at);
+                let life = &mut run.lives[at];
                 life.mqds.extend(queue.mqd_address);
                 life.packets = queue.write_index.or(life.packets);
             }
@@ -403,6 +415,7 @@ impl Current {
             from_ns,
             to_ns,
             snapshot,
+            lives,
         });
     }
 }
@@ -451,3 +464,7 @@ impl SlotUse {
         self.all.extend(places);
     }
 }
+
+#[cfg(test)]
+#[path = "collector_tests.rs"]
+mod tests;

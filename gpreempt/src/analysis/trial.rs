@@ -262,9 +262,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::run::tests::{two_parties, S};
-    use crate::event::{GpuId, QueueId, QueueType};
-    use crate::kfd::snapshot::Queue;
+    use super::super::run::tests::{queue, two_parties, S};
 
     /// A program that acts as `preempt` does, as far as is looked at here.
     fn program(name: &str, script: &str) -> PathBuf {
@@ -275,29 +273,11 @@ mod tests {
     }
 
     fn snapshot(states: &[(u32, State)]) -> Snapshot {
-        let queue = |(at, (pid, state)): (usize, &(u32, State))| Queue {
-            pid: Pid(*pid),
-            gpu_id: GpuId(1),
-            queue_id: QueueId(u32::try_from(at).unwrap()),
-            queue_type: QueueType::Compute,
-            ring_bytes: 4096,
-            state: *state,
-            reason: None,
-            priority: None,
-            percent: None,
-            aql: None,
-            doorbell: None,
-            mqd_address: None,
-            wptr_address: None,
-            rptr_address: None,
-            write_index: None,
-            read_index: None,
-            slots: Vec::new(),
-            saves: Vec::new(),
-            restores: Vec::new(),
+        let one = |(at, (pid, state)): (usize, &(u32, State))| {
+            queue(*pid, u32::try_from(at).unwrap(), *state)
         };
         Snapshot {
-            queues: states.iter().enumerate().map(queue).collect(),
+            queues: states.iter().enumerate().map(one).collect(),
             ..Snapshot::default()
         }
     }
