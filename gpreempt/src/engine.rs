@@ -272,7 +272,9 @@ async fn run<H: Host>(
             read = read(link.source.as_mut(), session) => match read? {
                 Read::Records => {}
                 Read::Other => link.look_around(host, session, say)?,
-                Read::Picture => session.picture(host.now_ns()).map_err(Error::Sink)?,
+                Read::Picture { from_ns, to_ns } => {
+                    session.picture(from_ns, to_ns).map_err(Error::Sink)?;
+                }
                 Read::Ended => {
                     if !host.ended() {
                         link.look_around(host, session, say)?;

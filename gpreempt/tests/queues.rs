@@ -258,9 +258,7 @@ fn recording(name: &str) -> std::path::PathBuf {
         startup,
     };
     writer.attached(&attached).expect("it can be written");
-    writer
-        .snapshot(Snapped { ts_ns: T0 })
-        .expect("it can be written");
+    writer.snapshot(Snapped::at(T0)).expect("it can be written");
     let head = Head {
         at_us: 2_000_000,
         pid: 212,
@@ -269,9 +267,7 @@ fn recording(name: &str) -> std::path::PathBuf {
     writer.record(&created(head, 0, b"kfd-load"));
     writer.flush().expect("it can be written");
     writer
-        .snapshot(Snapped {
-            ts_ns: T0 + 5_000_000_000,
-        })
+        .snapshot(Snapped::at(T0 + 5_000_000_000))
         .expect("it can be written");
     let mut dirs = vec![tree.path("/")];
     while let Some(dir) = dirs.pop() {

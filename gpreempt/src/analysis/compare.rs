@@ -47,6 +47,14 @@ pub struct Row {
 }
 
 impl Row {
+    /// `5/24`: most compute queues on one GPU, of its slots.
+    pub(super) fn on_one_gpu(&self) -> String {
+        match self.slots {
+            Some(slots) => format!("{}/{slots}", self.compute_on_one_gpu),
+            None => self.compute_on_one_gpu.to_string(),
+        }
+    }
+
     /// Of one run.
     #[must_use]
     pub fn of(run: &Run) -> Self {
@@ -63,7 +71,7 @@ impl Row {
         let lived: u64 = run
             .lives
             .iter()
-            .map(|life| life.to_ns(run).saturating_sub(life.from_ns(run)))
+            .map(|life| life.gone_ns(run).saturating_sub(life.born_ns(run)))
             .sum();
         let off: u64 = run.members.iter().map(|member| member.off_ns).sum();
         let seconds = run.duration_ns() as f64 / 1e9;
@@ -116,10 +124,7 @@ pub fn write(out: &mut impl Write, rows: &[Row], layout: Layout) -> io::Result<(
     );
     writeln!(out, "{}", strong(&head, layout))?;
     for row in rows {
-        let per_gpu = match row.slots {
-            Some(slots) => format!("{}/{slots}", row.compute_on_one_gpu),
-            None => row.compute_on_one_gpu.to_string(),
-        };
+        let per_gpu = row.on_one_gpu();
         let kept = match row.steady {
             Some(true) => "all",
             Some(false) => "not all",

@@ -182,7 +182,7 @@ pub(super) fn peak<'a>(run: &Run, lives: impl Iterator<Item = &'a Life>) -> Peak
     let mut changes: Vec<(u64, bool, bool)> = Vec::new();
     for life in lives {
         let sdma = life.queue_type.is_sdma();
-        changes.push((life.from_ns(run), true, sdma));
+        changes.push((life.born_ns(run), true, sdma));
         changes.extend(life.destroyed_ns.map(|gone| (gone, false, sdma)));
     }
     // At the same moment, those that go go first.
@@ -311,7 +311,7 @@ fn first_uses(signs: &[Sign]) -> BTreeMap<(GpuId, QueueId), (QueueType, Option<Q
     uses
 }
 
-/// Ids of one process: `0 to 4 compute, 5 and 6 sdma`.
+/// Ids of one process: `0 to 4 compute; 5, 6 sdma`.
 fn listed(signs: &[Sign]) -> String {
     let mut by_type: BTreeMap<QueueType, BTreeSet<u32>> = BTreeMap::new();
     for (_, queue_id, queue_type, _) in signs {
@@ -320,7 +320,7 @@ fn listed(signs: &[Sign]) -> String {
     let part = |(queue_type, ids): (&QueueType, &BTreeSet<u32>)| {
         format!("{} {}", ranges(ids), queue_type.name())
     };
-    by_type.iter().map(part).collect::<Vec<_>>().join(", ")
+    by_type.iter().map(part).collect::<Vec<_>>().join("; ")
 }
 
 /// `0`, `0 to 4`, `0 to 2, 7`.
@@ -372,7 +372,7 @@ fn ids(runs: &[Run]) -> Conclusion {
         ([], _) => "none".to_owned(),
         ([one], 1) => one.clone(),
         ([one], n) => format!("{one} in each of {n} processes"),
-        (several, n) => format!("{} in {n} processes", several.join("; ")),
+        (several, n) => format!("{} in {n} processes", several.join(" | ")),
     };
     let order = match (holds, in_order) {
         (Some(true), true) => ", in the same order",

@@ -253,13 +253,13 @@ impl Run {
 impl Life {
     /// From when in its run.
     #[must_use]
-    pub fn from_ns(&self, run: &Run) -> u64 {
+    pub fn born_ns(&self, run: &Run) -> u64 {
         self.created_ns.unwrap_or(run.from_ns)
     }
 
     /// To when in its run.
     #[must_use]
-    pub fn to_ns(&self, run: &Run) -> u64 {
+    pub fn gone_ns(&self, run: &Run) -> u64 {
         self.destroyed_ns.unwrap_or(run.to_ns)
     }
 }

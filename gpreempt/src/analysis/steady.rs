@@ -29,7 +29,7 @@ impl Steady {
 
 /// Of one process.
 fn of_process<'a>(run: &Run, lives: impl Iterator<Item = &'a Life> + Clone) -> Steady {
-    let last_created = lives.clone().map(|life| life.from_ns(run)).max();
+    let last_created = lives.clone().map(|life| life.born_ns(run)).max();
     let from_ns = last_created.unwrap_or(run.from_ns);
     // What goes after the last creation is the end.
     let (mut to_ns, mut gone_early) = (run.to_ns, 0);
@@ -38,7 +38,7 @@ fn of_process<'a>(run: &Run, lives: impl Iterator<Item = &'a Life> + Clone) -> S
         *uses
             .entry((life.key.gpu_id, life.key.queue_id))
             .or_default() += 1;
-        match life.to_ns(run) {
+        match life.gone_ns(run) {
             gone if gone < from_ns => gone_early += 1,
             gone => to_ns = to_ns.min(gone),
         }

@@ -84,7 +84,7 @@ fn queue(out: &mut impl Write, run: &Run, life: &Life) -> io::Result<()> {
         || "before".to_owned(),
         |at| Nanos(at.saturating_sub(run.from_ns)).to_string(),
     );
-    let lived = life.to_ns(run).saturating_sub(life.from_ns(run));
+    let lived = life.gone_ns(run).saturating_sub(life.born_ns(run));
     let packets = life
         .packets
         .map_or_else(|| "-".to_owned(), |n| n.to_string());

@@ -72,7 +72,7 @@ fn shared<T: Ord + Copy>(
     for (at, party) in each.iter().enumerate() {
         for life in &party.lives {
             for what in of(life) {
-                let span = (at, life.from_ns(run), life.to_ns(run));
+                let span = (at, life.born_ns(run), life.gone_ns(run));
                 users.entry(what).or_default().push(span);
             }
         }

@@ -125,7 +125,7 @@ impl Trials {
         let mut pids: Vec<HashSet<Pid>> = vec![HashSet::new(); run.parties.len()];
         let mut last_ns = 0;
         for life in &run.lives {
-            last_ns = last_ns.max(life.from_ns(run));
+            last_ns = last_ns.max(life.born_ns(run));
             if let (None, Some(party)) = (life.destroyed_ns, run.members[life.member].party) {
                 pids[party].insert(life.key.pid);
             }

@@ -127,7 +127,8 @@ impl Watcher {
     }
 
     /// Takes a picture, if there is anything to see.
-    fn look(&mut self, ts_ns: u64) {
+    /// One of a recording was done at `to_ns`.
+    fn look(&mut self, from_ns: u64, to_ns: u64) {
         let live = self.is_live();
         let want = match self.look {
             Look::Live(want) => want,
@@ -141,9 +142,9 @@ impl Watcher {
         if let Some(trials) = &mut self.trials {
             trials.picture(&current.run, &snapshot);
         }
-        let to_ns = if live { boottime_ns() } else { ts_ns };
-        current.picture(snapshot, ts_ns, to_ns);
-        self.looked_ns = ts_ns;
+        let to_ns = if live { boottime_ns() } else { to_ns };
+        current.picture(snapshot, from_ns, to_ns);
+        self.looked_ns = to_ns;
         self.changed = false;
     }
 
@@ -174,7 +175,7 @@ impl Sink for Watcher {
                     self.begin(startup.ts_ns);
                 }
                 if self.look == Look::Recorded {
-                    self.look(startup.ts_ns);
+                    self.look(startup.ts_ns, startup.ts_ns);
                 }
             }
             Record::Lost(lost) => self.lost = lost.total,
@@ -226,8 +227,8 @@ impl Sink for Watcher {
         Ok(())
     }
 
-    fn picture(&mut self, _model: &Model, ts_ns: u64) -> io::Result<()> {
-        self.look(ts_ns);
+    fn picture(&mut self, _model: &Model, from_ns: u64, to_ns: u64) -> io::Result<()> {
+        self.look(from_ns, to_ns);
         Ok(())
     }
 
@@ -237,7 +238,7 @@ impl Sink for Watcher {
         }
         let now_ns = boottime_ns();
         if self.changed && now_ns.saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS {
-            self.look(now_ns);
+            self.look(now_ns, now_ns);
         }
         if let (Some(trials), Some(current)) = (&mut self.trials, &self.current) {
             trials.turn(&current.run, now_ns)?;
@@ -247,7 +248,8 @@ impl Sink for Watcher {
 
     fn tick(&mut self) -> io::Result<()> {
         if self.is_live() && boottime_ns().saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS {
-            self.look(boottime_ns());
+            let now_ns = boottime_ns();
+            self.look(now_ns, now_ns);
         }
         self.flush()
     }

@@ -33,6 +33,7 @@ struct State {
     root: Root,
     captured: Arc<Mutex<Captured>>,
     look: Look,
+    now: fn() -> u64,
     every_ns: Option<u64>,
     looked_ns: u64,
     /// Queues came or went since the last picture.
@@ -64,6 +65,7 @@ impl<H: Host> CaptureHost<H> {
             root: root.clone(),
             captured,
             look,
+            now: H::clock,
             every_ns: every.map(|every| u64::try_from(every.as_nanos()).unwrap_or(u64::MAX)),
             looked_ns: 0,
             changed: false,
@@ -127,9 +129,10 @@ impl State {
 
     fn snapshot(&mut self, ts_ns: u64) {
         self.files();
-        self.write(|writer| writer.snapshot(Snapped { ts_ns }));
         lock(&self.captured).clear();
         (self.look)(&self.root);
+        let taken_ns = (self.now)();
+        self.write(|writer| writer.snapshot(Snapped { ts_ns, taken_ns }));
         self.files();
         self.looked_ns = ts_ns;
         self.changed = false;

@@ -280,11 +280,14 @@ impl Source for RecordedSource {
                 tape.next = Some(attached);
                 Ok(Read::Ended)
             }
-            Some(snapped @ Entry::Snapshot(_)) => {
+            Some(Entry::Snapshot(snapped)) => {
                 let mut tape = tape.borrow_mut();
-                tape.apply(snapped);
+                tape.apply(Entry::Snapshot(snapped));
                 tape.picture()?;
-                Ok(Read::Picture)
+                Ok(Read::Picture {
+                    from_ns: snapped.ts_ns,
+                    to_ns: snapped.taken_ns.max(snapped.ts_ns),
+                })
             }
             Some(other) => {
                 tape.borrow_mut().apply(other);

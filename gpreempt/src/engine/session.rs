@@ -315,11 +315,11 @@ impl<'a> Session<'a> {
     }
 
     /// A recording came to another picture.
-    pub(super) fn picture(&mut self, now_ns: u64) -> io::Result<()> {
+    pub(super) fn picture(&mut self, from_ns: u64, to_ns: u64) -> io::Result<()> {
         let model = &self.model;
         self.sinks
             .iter_mut()
-            .try_for_each(|sink| sink.picture(model, now_ns))
+            .try_for_each(|sink| sink.picture(model, from_ns, to_ns))
     }
 
     /// Makes what was shown visible.

@@ -45,6 +45,20 @@ pub struct Attached {
 pub struct Snapped {
     /// When it was begun.
     pub ts_ns: u64,
+    /// When it was done; 0 if that was not noted.
+    #[serde(default)]
+    pub taken_ns: u64,
+}
+
+impl Snapped {
+    /// A picture that took no time.
+    #[must_use]
+    pub fn at(ts_ns: u64) -> Self {
+        Self {
+            ts_ns,
+            taken_ns: ts_ns,
+        }
+    }
 }
 
 /// Counts since probes were attached.

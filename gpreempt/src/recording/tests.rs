@@ -35,7 +35,7 @@ fn written(records: u64) -> Vec<u8> {
         startup: startup(),
     };
     writer.attached(&attached).unwrap();
-    writer.snapshot(Snapped { ts_ns: 5 }).unwrap();
+    writer.snapshot(Snapped::at(5)).unwrap();
     writer.file("/proc/7/comm", b"job\n").unwrap();
     for ts_ns in 0..records {
         writer.record(&record(10 + ts_ns));

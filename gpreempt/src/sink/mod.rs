@@ -84,12 +84,12 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Called when a recording has come to another picture of the machine: that of its start is there at the first record.
+    /// Called when a recording has come to another picture of the machine, begun and done then: that of its start is there at the first record.
     ///
     /// # Errors
     /// As [`Sink::record`].
-    fn picture(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
-        let _ = (model, ts_ns);
+    fn picture(&mut self, model: &Model, from_ns: u64, to_ns: u64) -> io::Result<()> {
+        let _ = (model, from_ns, to_ns);
         Ok(())
     }
 

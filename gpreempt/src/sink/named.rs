@@ -65,8 +65,10 @@ impl<S: Sink> Sink for Named<S> {
             .map_err(|e| self.named(e))
     }
 
-    fn picture(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
-        self.sink.picture(model, ts_ns).map_err(|e| self.named(e))
+    fn picture(&mut self, model: &Model, from_ns: u64, to_ns: u64) -> io::Result<()> {
+        self.sink
+            .picture(model, from_ns, to_ns)
+            .map_err(|e| self.named(e))
     }
 
     fn tick(&mut self) -> io::Result<()> {

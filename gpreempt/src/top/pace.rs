@@ -229,7 +229,7 @@ impl<H: Host> Source for PacedSource<H> {
                 .await?
             {
                 Read::Records => {}
-                Read::Other | Read::Picture => {
+                Read::Other | Read::Picture { .. } => {
                     self.changed_ns = Some(self.host.now_ns());
                     return Ok(Read::Other);
                 }
@@ -305,12 +305,12 @@ mod tests {
                 startup,
             })
             .unwrap();
-        writer.snapshot(Snapped { ts_ns }).unwrap();
+        writer.snapshot(Snapped::at(ts_ns)).unwrap();
         writer.file("/proc/7/comm", b"before\n").unwrap();
         writer.record(&record(10 * S));
         writer.record(&record(11 * S));
         writer.flush().unwrap();
-        writer.snapshot(Snapped { ts_ns: 40 * S }).unwrap();
+        writer.snapshot(Snapped::at(40 * S)).unwrap();
         writer.file("/proc/7/comm", b"after\n").unwrap();
         writer.record(&record(70 * S));
         let (bytes, _) = writer.finish(100 * S).unwrap();

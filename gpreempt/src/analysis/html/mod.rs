@@ -66,18 +66,22 @@ pub fn comparison(rows: &[Row], runs: &[Run], simulated: bool) -> Result<String>
         h1 { (title) }
         (banner(simulated))
         h2 { "Side by side" }
-        (figure(plot::peaks(rows)?, "Queues of each model", &html! { "Queues at once, when they were most: compute, then copy." }))
+        (figure(plot::peaks(rows)?, "Queues of each model", &html! { "Queues at once, when they were most." }))
+        ul .legend {
+            li style=(format!("--chip: var(--{})", plot::SERIES[0].1)) { "compute" }
+            li style=(format!("--chip: var(--{})", plot::SERIES[2].1)) { "copy" }
+        }
         div .scroll {
             table {
                 thead { tr {
-                    @for head in ["model", "processes", "GPUs", "queues at once", "compute", "copy", "most on one GPU", "slots", "created",
+                    @for head in ["model", "processes", "GPUs", "queues at once", "compute", "copy", "on one GPU", "created",
                         "kept", "unmaps/s", "unmap P50", "off", "lost"] { th { (head) } }
                 } }
                 tbody { @for row in rows { (compared(row)) } }
             }
         }
         p {
-            "Unmaps/s: runlists that the model's own processes took off, every queue of the GPU with them. Off: the share of their lives that its queues were "
+            "On one GPU: most compute queues at once on one GPU, of its slots. Unmaps/s: runlists that the model's own processes took off, every queue of the GPU with them. Off: the share of their lives that its queues were "
             "off the GPU."
         }
         @for timeline in timelines { (timeline) }
@@ -95,8 +99,7 @@ fn compared(row: &Row) -> Markup {
             td { (row.peak.all()) }
             td { (row.peak.compute) }
             td { (row.peak.sdma) }
-            td { (row.compute_on_one_gpu) }
-            td { (row.slots.map_or_else(dash, |n| n.to_string())) }
+            td { (row.on_one_gpu()) }
             td { (row.queues) }
             td { (match row.steady { Some(true) => "all", Some(false) => "not all", None => "–" }) }
             td { (format!("{:.1}", row.unmaps_own_per_s)) }
@@ -190,14 +193,21 @@ fn one_run(run: &Run) -> Result<Markup> {
         h2 { (name) ": queues over time" }
         @if run.lives.is_empty() { p { "No queue was seen." } }
         (figure(plot::timeline(run)?, &format!("Life of each queue of {name}"), &html! {
-            "Each bar is a queue from its creation to its end, a colour for each process; hollow while it was off the GPU for long. Ids are process:queue."
+            "Each bar is a queue from its creation to its end, a colour for each process; hollow while it was off the GPU for long. Rows are type, GPU and id."
             @if run.lives.len() > plot::MOST_BARS { " The first " (plot::MOST_BARS) " of " (run.lives.len()) " queues." }
         }))
         (figure(plot::levels(run)?, &format!("Compute queues mapped during {name}"), &html! {
             "Compute queues in the runlist of each GPU, those of other processes too. The line is the number of slots: above it queues take turns."
         }))
+        @if plot::nodes(run).len() > 1 {
+            ul .legend {
+                @for (at, gpu_id) in plot::nodes(run).into_iter().enumerate().take(plot::SERIES.len()) {
+                    li style=(format!("--chip: var(--{})", plot::SERIES[at].1)) { (gpu_id) }
+                }
+            }
+        }
         (figure(plot::slots(run)?, &format!("Hardware slots of the queues of {name}"), &html! {
-            "Slots on which pictures found its compute queues: a column for each pipe and queue, a row for each XCC."
+            "Slots on which pictures found its compute queues: in the colour of its process. A row for each XCC."
         }))
     })
 }

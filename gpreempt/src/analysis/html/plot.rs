@@ -49,7 +49,7 @@ pub(super) fn timeline(run: &Run) -> Result<String> {
     if lives.is_empty() || run.duration_ns() == 0 {
         return Ok(String::new());
     }
-    lives.sort_by_key(|life| (life.member, life.key.gpu_id, life.from_ns(run)));
+    lives.sort_by_key(|life| (life.member, life.key.gpu_id, life.born_ns(run)));
     let rows = lives.len() as u32;
     let since = |ns: u64| ns.saturating_sub(run.from_ns) as f64;
     svg((WIDE, rows * ROW + AXIS + 8), |area| {
@@ -89,7 +89,12 @@ pub(super) fn timeline(run: &Run) -> Result<String> {
                 .map_err(odd)?;
             }
             before = Some(life.member);
-            let queue = format!("{} {}", life.queue_type.name(), life.key.queue_id);
+            let queue = format!(
+                "{} {}:{}",
+                life.queue_type.name(),
+                life.key.gpu_id,
+                life.key.queue_id
+            );
             area.draw(&Text::new(
                 queue,
                 (NAMES as i32 - 8, middle),
@@ -98,7 +103,7 @@ pub(super) fn timeline(run: &Run) -> Result<String> {
             .map_err(odd)?;
             let color = series(life.member);
             let y = (row as f64 + 0.18, row as f64 + 0.82);
-            let (from, to) = (since(life.from_ns(run)), since(life.to_ns(run)));
+            let (from, to) = (since(life.born_ns(run)), since(life.gone_ns(run)));
             let bar = Rectangle::new([(from, y.0), (to, y.1)], color.filled());
             chart.draw_series([bar]).map_err(odd)?;
             for (from, to) in off(run, life) {
@@ -114,7 +119,7 @@ pub(super) fn timeline(run: &Run) -> Result<String> {
 
 /// Longer times that a queue was off, within its life.
 fn off<'a>(run: &'a Run, life: &'a Life) -> impl Iterator<Item = (u64, u64)> + 'a {
-    let (born, gone) = (life.from_ns(run), life.to_ns(run));
+    let (born, gone) = (life.born_ns(run), life.gone_ns(run));
     // What is narrower than half a pixel is not seen.
     let least = run.duration_ns() / u64::from(WIDE * 2);
     let concerns = move |stretch: &&super::super::run::Stretch| {
@@ -130,7 +135,7 @@ fn off<'a>(run: &'a Run, life: &'a Life) -> impl Iterator<Item = (u64, u64)> + '
 }
 
 /// Nodes whose runlists were seen.
-fn nodes(run: &Run) -> Vec<GpuId> {
+pub(super) fn nodes(run: &Run) -> Vec<GpuId> {
     let nodes: BTreeSet<GpuId> = run.levels.iter().map(|level| level.gpu_id).collect();
     nodes.into_iter().collect()
 }
@@ -150,7 +155,8 @@ pub(super) fn levels(run: &Run) -> Result<String> {
             .margin_top(8)
             .margin_right(20)
             .x_label_area_size(AXIS)
-            .y_label_area_size(40)
+            // Below the timeline, at the same times.
+            .y_label_area_size(NAMES)
             .build_cartesian_2d(
                 axis::linear(run.duration_ns() as f64, 8.0),
                 axis::linear(most as f64 * 1.1, 5.0),

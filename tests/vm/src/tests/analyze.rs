@@ -106,7 +106,7 @@ fn repeats() -> anyhow::Result<()> {
     let answer = told.conclusion("count")?.text("answer")?;
     anyhow::ensure!(answer.starts_with("3 queues at once"), "{answer}");
     let answer = told.conclusion("ids")?.text("answer")?;
-    anyhow::ensure!(answer.starts_with("0, 1 compute, 2 sdma"), "{answer}");
+    anyhow::ensure!(answer.starts_with("0, 1 compute; 2 sdma"), "{answer}");
     let runs: Vec<_> = told.of_kind("run").collect();
     ensure_eq!(runs.len(), 2, "runs");
     for run in runs {
