@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 pub use capture::{Capture, CaptureHost};
 pub use host::{Host, LiveHost, Read, ScriptHost, Source};
 use job::Job;
-pub use recorded::RecordedHost;
+pub use recorded::{OnPicture, RecordedHost};
 use session::Session;
 use signals::Signals;
 

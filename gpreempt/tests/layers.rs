@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "engine",
             "event",
+            "findings",
             "inspect",
             "kfd",
             "model",
@@ -47,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "doctor",
             "engine",
             "event",
+            "findings",
             "inspect",
             "kfd",
             "model",

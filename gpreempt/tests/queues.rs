@@ -108,6 +108,11 @@ kfd-load[212]                        52a1:2 sdma    mapped       -    -   15 100
 VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100
 without queues: rocm-smi[400]
 
+FINDINGS
+info place only GPU 52a1 VLLM::Worker_TP[3158]: 1 queue, none of which can run
+     the scheduler still counts it as a process; it goes when its queues are
+     destroyed
+
 "#]])
         .stderr_eq(str![[r#"
 gpreempt: not known: which queues are mapped; times of wave saves and restores: there is no /sys/kernel/debug/kfd: run as root with debugfs mounted on /sys/kernel/debug
@@ -138,6 +143,10 @@ kfd-load[212]                        52a1:0 compute mapped      7    -    7 100
 kfd-load[212]                        52a1:2 sdma    mapped      -    -   15 100
 without queues: rocm-smi[400]
 
+FINDINGS
+info place only GPU 52a1 VLLM::Worker_TP[3158]: 1 queue, none of which can run
+     the scheduler still counts it as a process; it goes when its queues are destroyed
+
 "#]]);
 }
 
@@ -158,6 +167,7 @@ fn objects_for_programs() {
         .success()
         .stdout_eq(str![[r#"
 {"type":"queue","data":{"ts_ns":0,"pid":3158,"comm":"VLLM::Worker_TP","ns_pid":7,"cgroup":"/system.slice/docker-4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77.scope","container":"4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77","gpu_id":21153,"queue_id":0,"queue_type":"compute","state":"evicted","reason":"its process is evicted","ring_bytes":65536,"format":"aql","priority":7,"percent":100,"doorbell":315800,"mqd_address":"4096","wptr_address":"139641288130616","rptr_address":"139641288130688","write_index":900,"read_index":644,"depth":256,"slots":null,"saves":[],"restores":[]}}
+{"type":"finding","data":{"kind":"place_only","severity":"info","gpu_id":21153,"pid":3158,"comm":"VLLM::Worker_TP","queue_id":null,"evidence":"1 queue, none of which can run","advice":"the scheduler still counts it as a process; it goes when its queues are destroyed"}}
 {"type":"lack","data":{"what":"which queues are mapped","why":"there is no /sys/kernel/debug/kfd","fix":"run as root with debugfs mounted on /sys/kernel/debug"}}
 {"type":"lack","data":{"what":"times of wave saves and restores","why":"there is no /sys/kernel/debug/kfd","fix":"run as root with debugfs mounted on /sys/kernel/debug"}}
 {"type":"snapshot","data":{"ts_ns":0,"queues":4,"shown":1,"gpus":[{"gpu_id":21153,"node":1,"gfx":"gfx942","num_xcc":2,"slots_total":24,"slots_used":null,"mapped_compute":null,"mapped_sdma":null,"mapped_processes":null,"oversubscribed":null,"queues":4,"processes":2}],"processes":[{"pid":212,"comm":"kfd-load","queues":3},{"pid":400,"comm":"rocm-smi","queues":0},{"pid":3158,"comm":"VLLM::Worker_TP","ns_pid":7,"uid":1000,"cgroup":"/system.slice/docker-4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77.scope","container":"4c01db0b339c4c7e8d6ce59f7b1eaf0ad3f2b6ac5ad34a2e8b0b9d4e6a1f0c77","queues":1}]}}
@@ -312,6 +322,10 @@ kfd-load[212]                        52a1:1 compute disabled     0    -    7   0
 kfd-load[212]                        52a1:2 sdma    mapped       -    -   15 100     -         -   -
 VLLM::Worker_TP[3158] 7@4c01db0b339c 52a1:0 compute evicted    256    -    7 100     -         -   -
 without queues: rocm-smi[400]
+
+FINDINGS
+info place only GPU 52a1 VLLM::Worker_TP[3158]: 1 queue, none of which can run
+     the scheduler still counts it as a process; it goes when its queues are destroyed
 
 "#]]);
     // Before the last picture there was nothing.

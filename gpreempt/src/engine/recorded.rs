@@ -2,7 +2,7 @@
 //! A machine of the past: what a recording says of it. Its files, its clock and its records move on together, as fast as they are
 //! read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +14,10 @@ use crate::kfd::tree::Tree;
 use crate::kfd::Root;
 use crate::recording::{Attached, Entry, Error, Reader};
 use crate::source::{Counters, Driver, LiveError, Startup};
+
+/// Is told of every picture of the machine that a recording holds, when all of its files are there: the machine as it was, and when
+/// that was.
+pub type OnPicture = Box<dyn FnMut(&Root, u64)>;
 
 /// A recording, played.
 pub struct RecordedHost {
@@ -44,6 +48,11 @@ struct Tape {
     next: Option<Box<Attached>>,
     /// An entry that was read to know that it comes.
     peeked: Option<Entry>,
+    /// Files of a picture are being read.
+    in_picture: bool,
+    /// When the picture that the files are of was taken.
+    pictured_ns: Rc<Cell<Option<u64>>>,
+    on_picture: Option<OnPicture>,
     ended: bool,
 }
 
@@ -72,6 +81,9 @@ impl RecordedHost {
             attached: 0,
             next: None,
             peeked: None,
+            in_picture: false,
+            pictured_ns: Rc::default(),
+            on_picture: None,
             ended: false,
         };
         tape.seek_attachment()?;
@@ -82,13 +94,40 @@ impl RecordedHost {
             tape: Rc::new(RefCell::new(tape)),
         })
     }
+
+    /// Has every picture told from now on, before the events that come after it.
+    pub fn on_picture(&mut self, each: OnPicture) {
+        self.tape.borrow_mut().on_picture = Some(each);
+    }
+
+    /// When the last picture was taken that was read. It stays true while the recording is played.
+    #[must_use]
+    pub fn pictured_ns(&self) -> Rc<Cell<Option<u64>>> {
+        Rc::clone(&self.tape.borrow().pictured_ns)
+    }
 }
 
 impl Tape {
     fn entry(&mut self) -> Result<Option<Entry>, Error> {
-        match self.peeked.take() {
-            Some(entry) => Ok(Some(entry)),
-            None => self.reader.next_entry(),
+        if let Some(entry) = self.peeked.take() {
+            return Ok(Some(entry));
+        }
+        let entry = self.reader.next_entry();
+        if !matches!(entry, Ok(Some(Entry::File { .. }))) {
+            self.end_picture();
+        }
+        entry
+    }
+
+    /// All of its files were read, or all that there are of a recording that is cut off.
+    fn end_picture(&mut self) {
+        let taken_ns = self.pictured_ns.get();
+        if let (true, Some(each), Some(ts_ns)) = (
+            std::mem::take(&mut self.in_picture),
+            &mut self.on_picture,
+            taken_ns,
+        ) {
+            each(&Root::recorded(Arc::clone(&self.tree)), ts_ns);
         }
     }
 
@@ -136,6 +175,8 @@ impl Tape {
             }
             Entry::Snapshot(snapped) => {
                 tree.clear();
+                self.in_picture = true;
+                self.pictured_ns.set(Some(snapped.ts_ns));
                 self.now_ns = self.now_ns.max(snapped.ts_ns);
             }
             Entry::Counters(counted) => {

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::event::{Cause, Event, Happening, QueueFormat, QueueType, UnmapFilter};
+use crate::event::{Cause, Event, GpuId, Happening, QueueFormat, QueueId, QueueType, UnmapFilter};
 use crate::kfd::snapshot::{Gpu, Process, Queue, Runlist, State};
 use crate::kfd::topology::GpuNode;
 use crate::model::Limits;
@@ -171,6 +171,24 @@ fn a_process_none_of_whose_queues_can_run_only_holds_a_place() {
     assert_eq!(places[0].evidence, "2 queues, none of which can run");
 }
 
+/// Two saves, a thousand seconds apart to a second, by a counter of 100 MHz.
+fn clocked() -> History {
+    const S: u64 = 1_000_000_000;
+    let mut history = History::default();
+    for (second, save_ticks) in [
+        (1, 7),
+        (2, 150_000_000),
+        (1001, 150_000_000),
+        (1002, 100_150_000_000),
+    ] {
+        let mut saved = queue(9, 0, State::Mapped, 5, 5);
+        saved.saves = vec![(save_ticks - 5, save_ticks)];
+        history.picture(picture(vec![saved], None), second * S, second * S);
+    }
+    history.settle();
+    history
+}
+
 #[test]
 fn firmware_times_are_ticks_until_the_clock_is_known() {
     let mut saved = queue(7, 0, State::Mapped, 5, 5);
@@ -191,16 +209,23 @@ fn firmware_times_are_ticks_until_the_clock_is_known() {
         saves[0].evidence,
         "saving waves took 4890 ticks, restoring them 340 ticks, 299340 ticks from the start of the save to the end of the restore of 1 queue"
     );
+    let history = clocked();
     let clocked = Evidence {
-        gpu_clock_hz: Some(100_000_000),
+        history: Some(&history),
         ..evidence
     };
     let findings = find(&clocked);
+    let saves = of(Kind::SaveRestore, &findings);
     assert!(
-        of(Kind::SaveRestore, &findings)[0]
+        saves[0]
             .evidence
             .starts_with("saving waves took 49µs, restoring them 3.4µs, 2.99ms from"),
         "{findings:?}"
+    );
+    assert!(
+        saves[0].advice.contains("100.0 MHz ±0.2 %"),
+        "{}",
+        saves[0].advice
     );
     // What was so before is no news.
     let both = Evidence {

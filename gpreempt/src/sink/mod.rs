@@ -2,6 +2,7 @@
 //! Events and what the model knows of them, to people and tools. Every sink takes the same [`Record`]s.
 
 pub mod filter;
+pub mod finding;
 pub mod json;
 mod named;
 pub mod perfetto;

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A finding: a fact with its evidence and an advice, as people and programs read it. What is one, `findings` judges.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::table::Layout;
+use crate::event::{Comm, GpuId, Pid, QueueId};
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A runlist holds more than the hardware does, or did: its queues take turns.
+    Oversubscribed,
+    /// A queue is mapped and its owner wrote no packet for a while.
+    IdleQueue,
+    /// A queue into which no packet was ever written.
+    UnusedQueue,
+    /// A process has queues on a node, and none of them can run: it still counts for oversubscription.
+    PlaceOnly,
+    /// The queues of a node were taken off the GPU.
+    Preempted,
+    /// What the firmware noted of the last wave save and restore of a queue.
+    SaveRestore,
+}
+
+/// How much it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It costs time.
+    Warn,
+    /// Good to know.
+    Info,
+}
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Finding {
+    /// What it is about.
+    pub kind: Kind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// Node; null if it is about none.
+    pub gpu_id: Option<GpuId>,
+    /// Process; null if it is about none.
+    pub pid: Option<Pid>,
+    /// Its name, escaped.
+    #[schemars(with = "Option<String>")]
+    pub comm: Option<Comm>,
+    /// Queue; null if it is about none.
+    pub queue_id: Option<QueueId>,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// `WARN oversubscribed GPU 52a1: 25 compute queues for 24 slots ...`, then the advice in a line of its own.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Warn => "WARN",
+            Severity::Info => "info",
+        };
+        write!(f, "{severity} {}", self.kind.name())?;
+        if let Some(gpu_id) = self.gpu_id {
+            write!(f, " GPU {gpu_id}")?;
+        }
+        if let Some(pid) = self.pid {
+            write!(f, " {}", Named(self.comm, pid))?;
+        }
+        if let Some(queue_id) = self.queue_id {
+            write!(f, " queue {queue_id}")?;
+        }
+        write!(f, ": {}\n     {}", self.evidence, self.advice)
+    }
+}
+
+impl Kind {
+    /// Whether it is of a node as a whole; else of a queue or a process.
+    #[must_use]
+    pub fn is_of_node(self) -> bool {
+        match self {
+            Self::Oversubscribed | Self::Preempted => true,
+            Self::IdleQueue | Self::UnusedQueue | Self::PlaceOnly | Self::SaveRestore => false,
+        }
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Oversubscribed => "oversubscribed",
+            Self::IdleQueue => "idle",
+            Self::UnusedQueue => "unused",
+            Self::PlaceOnly => "place only",
+            Self::Preempted => "preempted",
+            Self::SaveRestore => "save/restore",
+        }
+    }
+}
+
+/// A process by name, as far as it is known.
+pub(crate) struct Named(pub(crate) Option<Comm>, pub(crate) Pid);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(comm) => write!(f, "{comm}[{}]", self.1),
+            None => write!(f, "[{}]", self.1),
+        }
+    }
+}
+
+/// Writes them for people, below a title; nothing where there are none.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(out: &mut impl Write, findings: &[Finding], layout: Layout) -> io::Result<()> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    match layout.color {
+        true => {
+            let style = anstyle::Style::new().bold();
+            writeln!(out, "{style}FINDINGS{style:#}")?;
+        }
+        false => writeln!(out, "FINDINGS")?,
+    }
+    for finding in findings {
+        let text = wrapped(&finding.to_string(), layout.width.unwrap_or(usize::MAX));
+        match text.strip_prefix("WARN") {
+            Some(rest) if layout.color && finding.severity == Severity::Warn => {
+                let style = anstyle::AnsiColor::Yellow.on_default();
+                writeln!(out, "{style}WARN{style:#}{rest}")?;
+            }
+            _ => writeln!(out, "{text}")?,
+        }
+    }
+    Ok(())
+}
+
+/// Lines no wider than that where words allow it; what is broken goes on below the text of a finding.
+fn wrapped(text: &str, columns: usize) -> String {
+    const INDENT: &str = "     ";
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let indent = if line.starts_with(INDENT) { INDENT } else { "" };
+        let mut open = indent.to_owned();
+        let mut empty = true;
+        for word in line.trim_start().split(' ') {
+            if !empty && open.width() + 1 + word.width() > columns {
+                lines.push(std::mem::replace(&mut open, INDENT.to_owned()));
+                empty = true;
+            }
+            if !empty {
+                open.push(' ');
+            }
+            open.push_str(word);
+            empty = false;
+        }
+        lines.push(open);
+    }
+    lines.join("\n")
+}
