@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A finding: a fact with its evidence and an advice, as people and programs read it. What is one, `findings` judges.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use schemars::JsonSchema;
@@ -14,6 +14,7 @@ use crate::event::{Comm, GpuId, Pid, QueueId};
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "FindingKind")]
 pub enum Kind {
     /// A runlist holds more than the hardware does, or did: its queues take turns.
     Oversubscribed,
@@ -32,6 +33,7 @@ pub enum Kind {
 /// How much it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "FindingSeverity")]
 pub enum Severity {
     /// It costs time.
     Warn,
@@ -68,17 +70,31 @@ impl fmt::Display for Finding {
             Severity::Warn => "WARN",
             Severity::Info => "info",
         };
-        write!(f, "{severity} {}", self.kind.name())?;
+        write!(
+            f,
+            "{severity} {}: {}\n     {}",
+            self.subject(),
+            self.evidence,
+            self.advice
+        )
+    }
+}
+
+impl Finding {
+    /// What it is about: `unused GPU 52a1 train[7] queue 0`.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let mut text = self.kind.name().to_owned();
         if let Some(gpu_id) = self.gpu_id {
-            write!(f, " GPU {gpu_id}")?;
+            let _ = write!(text, " GPU {gpu_id}");
         }
         if let Some(pid) = self.pid {
-            write!(f, " {}", Named(self.comm, pid))?;
+            let _ = write!(text, " {}", Named(self.comm, pid));
         }
         if let Some(queue_id) = self.queue_id {
-            write!(f, " queue {queue_id}")?;
+            let _ = write!(text, " queue {queue_id}");
         }
-        write!(f, ": {}\n     {}", self.evidence, self.advice)
+        text
     }
 }
 
