@@ -196,11 +196,11 @@ impl Queues {
             // Of the whole recording.
             evidence.before = history.first();
         }
-        let only_one = evidence.before.is_none() || history.before().is_none();
+        let is_only_one = history.before().is_none();
         let mut findings = findings::find(&evidence);
         findings.retain(|finding| match finding.kind {
             // Times of saves that may be of long ago are no news.
-            Kind::SaveRestore => !only_one,
+            Kind::SaveRestore => !is_only_one,
             // `stat` counts them; here, what is wrong.
             Kind::Preempted => finding.severity == Severity::Warn,
             _ => true,
