@@ -134,6 +134,55 @@ impl fmt::Display for Named {
     }
 }
 
+/// For people: what is said of several queues of a process in the same words is said once, of the first.
+#[must_use]
+pub fn grouped(findings: &[Finding]) -> Vec<Finding> {
+    let mut groups: Vec<(Finding, Vec<u32>)> = Vec::new();
+    for finding in findings {
+        let same = |(first, _): &&mut (Finding, Vec<u32>)| {
+            (first.kind, first.severity, first.gpu_id, first.pid)
+                == (finding.kind, finding.severity, finding.gpu_id, finding.pid)
+                && first.queue_id.is_some()
+        };
+        let group = groups.last_mut().filter(same);
+        match (group, finding.queue_id) {
+            (Some((_, others)), Some(queue_id)) => others.push(queue_id.0),
+            _ => groups.push((finding.clone(), Vec::new())),
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(mut first, others)| {
+            match others.len() {
+                0 => {}
+                1 => {
+                    let _ = write!(first.evidence, "; likewise queue {}", ranges(&others));
+                }
+                _ => {
+                    let _ = write!(first.evidence, "; likewise queues {}", ranges(&others));
+                }
+            }
+            first
+        })
+        .collect()
+}
+
+/// `1-6 9`.
+fn ranges(ids: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for id in ids {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*id) => *last = *id,
+            _ => ranges.push((*id, *id)),
+        }
+    }
+    let text = ranges.into_iter().map(|(from, to)| match from == to {
+        true => from.to_string(),
+        false => format!("{from}-{to}"),
+    });
+    text.collect::<Vec<_>>().join(" ")
+}
+
 /// Writes them for people, below a title; nothing where there are none.
 ///
 /// # Errors
@@ -149,7 +198,7 @@ pub fn write(out: &mut impl Write, findings: &[Finding], layout: Layout) -> io::
         }
         false => writeln!(out, "FINDINGS")?,
     }
-    for finding in findings {
+    for finding in &grouped(findings) {
         let text = wrapped(&finding.to_string(), layout.width.unwrap_or(usize::MAX));
         match text.strip_prefix("WARN") {
             Some(rest) if layout.color && finding.severity == Severity::Warn => {
@@ -184,4 +233,46 @@ fn wrapped(text: &str, columns: usize) -> String {
         lines.push(open);
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(kind: Kind, pid: u32, queue_id: Option<u32>) -> Finding {
+        Finding {
+            kind,
+            severity: Severity::Info,
+            gpu_id: Some(GpuId(1)),
+            pid: Some(Pid(pid)),
+            comm: None,
+            queue_id: queue_id.map(QueueId),
+            evidence: format!("of {queue_id:?}"),
+            advice: String::new(),
+        }
+    }
+
+    #[test]
+    fn queues_of_a_process_are_told_together() {
+        use Kind::{IdleQueue, PlaceOnly, UnusedQueue};
+        let mut findings: Vec<Finding> = [0, 1, 2, 3, 7, 9, 10]
+            .map(|id| finding(IdleQueue, 7, Some(id)))
+            .to_vec();
+        findings.push(finding(IdleQueue, 8, Some(0)));
+        findings.push(finding(UnusedQueue, 8, Some(1)));
+        findings.push(finding(UnusedQueue, 8, Some(2)));
+        findings.push(finding(PlaceOnly, 8, None));
+        findings.push(finding(PlaceOnly, 8, None));
+        let told: Vec<String> = grouped(&findings).into_iter().map(|f| f.evidence).collect();
+        assert_eq!(
+            told,
+            [
+                "of Some(0); likewise queues 1-3 7 9-10",
+                "of Some(0)",
+                "of Some(1); likewise queue 2",
+                "of None",
+                "of None",
+            ]
+        );
+    }
 }

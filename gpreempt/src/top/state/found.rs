@@ -3,6 +3,7 @@
 
 use super::State;
 use crate::findings::{self, Finding, Kind, Severity};
+use crate::sink::finding::grouped;
 use crate::top::feed::Feed;
 
 /// What preemptions cost is a share of the time that was watched: of less than this, it says nothing.
@@ -19,7 +20,7 @@ impl State {
                 .evidence(Some(&feed.model), findings::IDLE_AFTER_NS, now_ns)
         };
         let watched_ns = now_ns.saturating_sub(feed.model.since_ns().unwrap_or(now_ns));
-        self.findings = findings::find(&evidence);
+        self.findings = grouped(&findings::find(&evidence));
         self.findings.retain(|finding| match finding.kind {
             // What is over is no news on a screen that shows what is.
             Kind::Oversubscribed => self

@@ -183,23 +183,22 @@ fn shows() -> anyhow::Result<()> {
 }
 
 fn tells_findings() -> anyhow::Result<()> {
-    let slots = guest::stat(0, "slots_total")?.to_string();
-    let first = Load::start(&["--profile", "simple", "--queues", &slots, "--rate", "1"])?;
+    let slots = guest::stat(0, "slots_total")?;
+    let few = (slots - 1).to_string();
+    let first = Load::start(&["--profile", "simple", "--queues", &few, "--rate", "1"])?;
     let mut top = Top::start(&mut Command::new("gpreempt"))?;
-    top.wait_for(&["events/s", "0 free"])?;
+    // Blanks are moves of the cursor: single words.
+    top.wait_for(&["events/s", "used", &few])?;
     top.press("f")?;
-    top.wait_for(&["Findings"])?;
-    let second = Load::start(&["--profile", "simple", "--queues", "1", "--rate", "1"])?;
-    let culprit = format!("kfd-load[{}] crossed the line", second.pid());
-    top.wait_for(&[
-        "WARN (f)",
-        "OVERSUBSCRIBED",
-        "WARN oversubscribed",
-        &culprit,
-    ])?;
+    top.wait_for(&["Findings", "Scroll"])?;
+    // The first of its queues fits.
+    let second = Load::start(&["--profile", "simple", "--queues", "2", "--rate", "1"])?;
+    let culprit = format!("kfd-load[{}]", second.pid());
+    let told = ["WARN", "(f)", "OVERSUBSCRIBED", "oversubscribed"];
+    top.wait_for(&[told.as_slice(), &["crossed", &culprit]].concat())?;
     // Slots take register reads, which keep no key waiting.
     top.press("s")?;
-    top.wait_for(&["reading slots", "Findings"])?;
+    top.wait_for(&["reading", "Scroll"])?;
     top.press("qq")?;
     top.finish(0)?;
     second.stop()?;
