@@ -341,3 +341,39 @@ fn events_tell_whose_queues_are_all_off() {
     assert_eq!(places.len(), 1, "{places:?}");
     assert_eq!(places[0].pid, Some(Pid(8)));
 }
+
+#[test]
+fn a_picture_tells_of_a_runlist_that_no_event_told_of() {
+    let mut model = Model::default();
+    let unmap = Event::RunlistUnmapped {
+        gpu_id: GPU,
+        filter: UnmapFilter::Dynamic,
+        lock_wait_ns: 0,
+        fence_ns: 0,
+    };
+    model.apply(&runlist_event(1, 7, unmap));
+    let runlist = Runlist {
+        compute_queues: 25,
+        processes: 2,
+        oversubscribed: true,
+        ..Runlist::default()
+    };
+    let now = picture(Vec::new(), Some(runlist));
+    let evidence = Evidence {
+        model: Some(&model),
+        now: Some((&now, 5)),
+        ..Evidence::default()
+    };
+    let findings = find(&evidence);
+    let over = of(Kind::Oversubscribed, &findings);
+    assert_eq!(over.len(), 1);
+    assert_eq!(over[0].evidence, "now: 25 compute queues for 24 slots");
+    // From the first event on, events are believed.
+    model.apply(&runlist_event(2, 7, map(24, 2, false)));
+    let evidence = Evidence {
+        model: Some(&model),
+        now: Some((&now, 5)),
+        ..Evidence::default()
+    };
+    assert!(of(Kind::Oversubscribed, &find(&evidence)).is_empty());
+}

@@ -188,7 +188,8 @@ fn tells_findings() -> anyhow::Result<()> {
     let first = Load::start(&["--profile", "simple", "--queues", &few, "--rate", "1"])?;
     let mut top = Top::start(&mut Command::new("gpreempt"))?;
     // Blanks are moves of the cursor: single words.
-    top.wait_for(&["events/s", "used", &few])?;
+    // What is lost is told when probes are attached.
+    top.wait_for(&["lost", "used", &few])?;
     top.press("f")?;
     top.wait_for(&["Findings", "Scroll"])?;
     // The first of its queues fits.
