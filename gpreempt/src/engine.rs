@@ -23,7 +23,7 @@ pub use capture::{Capture, CaptureHost};
 pub use host::{Host, LiveHost, Read, ScriptHost, Source};
 use job::Jobs;
 pub use job::Words;
-pub use recorded::RecordedHost;
+pub use recorded::{OnPicture, RecordedHost};
 use session::Session;
 use signals::Signals;
 
@@ -272,9 +272,6 @@ async fn run<H: Host>(
             read = read(link.source.as_mut(), session) => match read? {
                 Read::Records => {}
                 Read::Other => link.look_around(host, session, say)?,
-                Read::Picture { from_ns, to_ns } => {
-                    session.picture(from_ns, to_ns).map_err(Error::Sink)?;
-                }
                 Read::Ended => {
                     if !host.ended() {
                         link.look_around(host, session, say)?;

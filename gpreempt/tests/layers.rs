@@ -37,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "engine",
             "event",
+            "findings",
             "inspect",
             "kfd",
             "model",
@@ -54,6 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "doctor",
             "engine",
             "event",
+            "findings",
             "inspect",
             "kfd",
             "model",

@@ -24,7 +24,7 @@ pub use record::{page, schema};
 pub use run::Run;
 pub use together::Parties;
 pub use trial::{Trials, Tried};
-pub use watcher::{Collected, Look, Tell, Watcher, Who};
+pub use watcher::{Collected, Look, Pictures, Tell, Watcher, Who};
 
 /// What other threads or owners see too.
 pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Collects runs: a sink that sees every event, and takes pictures when queues came or went.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::process::ExitStatus;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use super::collector::Current;
@@ -13,7 +16,7 @@ use super::run::{Machine, Run};
 use super::trial::Trials;
 use crate::event::{Event, Happening};
 use crate::inspect;
-use crate::kfd::snapshot::Want;
+use crate::kfd::snapshot::{Snapshot, Want};
 use crate::kfd::{boottime_ns, module, Root};
 use crate::model::{Context, Model};
 use crate::sink::record::{Gpu, Record, Summary};
@@ -25,13 +28,16 @@ const LEAST_BETWEEN_NS: u64 = 200_000_000;
 /// A function that only a patched driver has.
 const HELD_BY: &str = "kfd_gpreempt_note";
 
+/// Pictures that are not looked at yet, each with when it was begun and done.
+pub type Pictures = Rc<RefCell<VecDeque<(Snapshot, u64, u64)>>>;
+
 /// Where pictures come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Look {
     /// The running machine: when something changed, and about once a second.
     Live(Want),
-    /// A recording: when it comes to one.
-    Recorded,
+    /// A recording, which puts them there as it comes to them.
+    Recorded(Pictures),
     /// Nowhere.
     Never,
 }
@@ -126,30 +132,46 @@ impl Watcher {
         lock(&self.done).push(run);
     }
 
-    /// Takes a picture, if there is anything to see.
-    /// One of a recording was done at `to_ns`.
-    fn look(&mut self, from_ns: u64, to_ns: u64) {
-        let live = self.is_live();
-        let want = match self.look {
-            Look::Live(want) => want,
-            Look::Recorded => Want { hqds: true },
-            Look::Never => return,
+    /// Takes a picture of the running machine.
+    fn look(&mut self, want: Want) {
+        let from_ns = boottime_ns();
+        let snapshot = inspect::look(&self.root, want);
+        self.picture(snapshot, from_ns, boottime_ns());
+    }
+
+    /// Takes those that a recording came to.
+    fn recorded(&mut self) {
+        let Look::Recorded(pictures) = &self.look else {
+            return;
         };
+        if self.current.is_none() {
+            return;
+        }
+        let pictures = std::mem::take(&mut *pictures.borrow_mut());
+        for (snapshot, from_ns, to_ns) in pictures {
+            self.picture(snapshot, from_ns, to_ns);
+        }
+    }
+
+    fn picture(&mut self, snapshot: Snapshot, from_ns: u64, to_ns: u64) {
         let Some(current) = &mut self.current else {
             return;
         };
-        let snapshot = inspect::look(&self.root, want);
         if let Some(trials) = &mut self.trials {
             trials.picture(&current.run, &snapshot);
         }
-        let to_ns = if live { boottime_ns() } else { to_ns };
         current.picture(snapshot, from_ns, to_ns);
         self.looked_ns = to_ns;
         self.changed = false;
     }
 
-    fn is_live(&self) -> bool {
-        matches!(self.look, Look::Live(_))
+    /// Long enough after the last one.
+    fn may_look(&self) -> Option<Want> {
+        let Look::Live(want) = self.look else {
+            return None;
+        };
+        let rested = boottime_ns().saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS;
+        (rested && self.current.is_some()).then_some(want)
     }
 }
 
@@ -173,9 +195,6 @@ impl Sink for Watcher {
                     .all(|(_, parties)| parties.is_empty())
                 {
                     self.begin(startup.ts_ns);
-                }
-                if self.look == Look::Recorded {
-                    self.look(startup.ts_ns, startup.ts_ns);
                 }
             }
             Record::Lost(lost) => self.lost = lost.total,
@@ -202,6 +221,7 @@ impl Sink for Watcher {
         context: &Context,
         model: &Model,
     ) -> io::Result<()> {
+        self.recorded();
         if let Some(current) = &mut self.current {
             self.changed |= current.event(happening, context, model, &mut self.members);
         }
@@ -227,34 +247,25 @@ impl Sink for Watcher {
         Ok(())
     }
 
-    fn picture(&mut self, _model: &Model, from_ns: u64, to_ns: u64) -> io::Result<()> {
-        self.look(from_ns, to_ns);
-        Ok(())
-    }
-
     fn flush(&mut self) -> io::Result<()> {
-        if !self.is_live() {
-            return Ok(());
-        }
-        let now_ns = boottime_ns();
-        if self.changed && now_ns.saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS {
-            self.look(now_ns, now_ns);
+        if let (true, Some(want)) = (self.changed, self.may_look()) {
+            self.look(want);
         }
         if let (Some(trials), Some(current)) = (&mut self.trials, &self.current) {
-            trials.turn(&current.run, now_ns)?;
+            trials.turn(&current.run, boottime_ns())?;
         }
         Ok(())
     }
 
     fn tick(&mut self) -> io::Result<()> {
-        if self.is_live() && boottime_ns().saturating_sub(self.looked_ns) >= LEAST_BETWEEN_NS {
-            let now_ns = boottime_ns();
-            self.look(now_ns, now_ns);
+        if let Some(want) = self.may_look() {
+            self.look(want);
         }
         self.flush()
     }
 
     fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
+        self.recorded();
         if let Some(trials) = &mut self.trials {
             trials.finish();
         }

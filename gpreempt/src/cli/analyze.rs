@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{anyhow, Context as _};
@@ -13,7 +14,8 @@ use super::output::{self, Format, Page};
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
 use crate::analysis::{
-    self, conclude, html_page, Analysis, Look, Means, Parties, Run, Trials, Tried, Watcher, Who,
+    self, conclude, html_page, Analysis, Look, Means, Parties, Pictures, Run, Trials, Tried,
+    Watcher, Who,
 };
 use crate::control::choose::Chooser;
 use crate::control::BackendKind;
@@ -271,12 +273,20 @@ pub(super) fn collect(
     let mut runs = Vec::new();
     let mut failed = None;
     for file in files {
-        let host = RecordedHost::open(file, limit)?;
+        let mut host = RecordedHost::open(file, limit)?;
+        let pictures = Pictures::default();
+        let sink = Rc::clone(&pictures);
+        host.on_picture(Box::new(move |root, snapped| {
+            let picture = inspect::look(root, Want { hqds: true });
+            let done_ns = snapped.taken_ns.max(snapped.ts_ns);
+            sink.borrow_mut()
+                .push_back((picture, snapped.ts_ns, done_ns));
+        }));
         let name = file.file_stem().unwrap_or(file.as_os_str());
         let name = Escaped(name.as_encoded_bytes()).to_string();
         let who = Who::Filter(filter.clone());
         let planned = vec![(name, Vec::new())];
-        let watcher = Watcher::new(host.root().clone(), Look::Recorded, who, planned);
+        let watcher = Watcher::new(host.root().clone(), Look::Recorded(pictures), who, planned);
         let collected = watcher.collected();
         let watched = super::run_watch(&host, Options::default(), &mut [Box::new(watcher)]);
         runs.append(&mut analysis::lock(&collected));

@@ -14,12 +14,13 @@ use super::output::{self, Format};
 use super::watch::duration;
 use super::{Exit, Failure, Global};
 use crate::engine::{Host as _, Options, RecordedHost};
-use crate::event::{Pid, QueueType};
+use crate::event::{Happening, Pid, QueueType};
+use crate::findings::{self, History, Kind, Severity};
 use crate::inspect;
 use crate::kfd::name::{CommGlob, GpuArg};
 use crate::kfd::snapshot::{self, Lack, Snapshot, State, Want};
 use crate::kfd::{module, Root};
-use crate::model::Model;
+use crate::model::{Context, Model};
 use crate::sink::picture::{Beside, Picture, Sample, Select, Sort};
 use crate::sink::record::Record;
 use crate::sink::Sink;
@@ -66,6 +67,9 @@ pub(super) struct Queues {
     /// Go on: a new picture that often
     #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "2s", require_equals = true, value_name = "INTERVAL")]
     watch: Option<Duration>,
+    /// A mapped queue is idle after so long without a packet; shorter than what is looked at, which --watch makes long
+    #[arg(long, value_parser = duration, default_value = "10s", value_name = "TIME")]
+    idle_after: Duration,
     /// Of a recording: the last picture in it until then, from its start
     #[arg(long, value_parser = duration, value_name = "TIME")]
     at: Option<Duration>,
@@ -101,17 +105,12 @@ impl Queues {
         inspect::use_offsets(self.offsets.clone());
         let (select, want) = (self.select(), self.want());
         let mut show = Show::new(self.format, global);
-        let (mut snapshot, mut before) = self.first(&root, want);
+        let mut history = History::default();
+        self.first(&root, want, &mut history);
         loop {
-            let beside = Beside {
-                before: before.as_ref(),
-                model: None,
-                with_slots: self.hqds,
-            };
-            show.picture(
-                Picture::new(&snapshot, &select, beside),
-                self.watch.is_some(),
-            )?;
+            if let Some(picture) = self.picture(&history, &select, None, None) {
+                show.picture(picture, self.watch.is_some())?;
+            }
             let Some(period) = self.watch else {
                 return Ok(Exit::Ok);
             };
@@ -119,8 +118,7 @@ impl Queues {
             if output::reader_gone() {
                 return Ok(Exit::Ok);
             }
-            before = Some(Sample::of(&snapshot));
-            snapshot = inspect::look(&root, want);
+            take(&root, want, &mut history);
         }
     }
 
@@ -130,34 +128,85 @@ impl Queues {
             let error = anyhow!("a recording does not go on: --watch is for the running machine");
             return Err(Failure::new(Exit::Usage, error));
         }
-        let host = RecordedHost::open(file, self.at)?;
+        let mut host = RecordedHost::open(file, self.at)?;
+        let history = pictures(&mut host, self.want());
+        let format = self.format;
         let picture = Rc::default();
         let last = Last {
+            verb: self,
             root: host.root().clone(),
-            select: self.select(),
-            want: self.want(),
+            history,
             picture: Rc::clone(&picture),
         };
         let outcome = super::run_watch(&host, Options::default(), &mut [Box::new(last)]);
         // Also of one that is cut off: what could be read.
         if let Some(picture) = picture.take() {
-            Show::new(self.format, global).picture(picture, false)?;
+            Show::new(format, global).picture(picture, false)?;
         }
         Ok(super::exit_of(&outcome?))
     }
 
-    /// A picture, and the sample before it that makes a rate.
-    fn first(&self, root: &Root, want: Want) -> (Snapshot, Option<Sample>) {
-        let mut snapshot = inspect::look(root, want);
-        let readable = snapshot.queues.iter().any(|q| q.read_index.is_some());
+    /// A picture, and the one before it that makes a rate.
+    fn first(&self, root: &Root, want: Want, history: &mut History) {
+        take(root, want, history);
+        let Some((first, _)) = history.now() else {
+            return;
+        };
+        let readable = first.queues.iter().any(|q| q.read_index.is_some());
         if self.interval.is_zero() || !readable {
-            return (snapshot, None);
+            return;
         }
-        let before = Sample::of(&snapshot);
+        let mut snapshot = first.clone();
         sleep(self.interval);
         snapshot::read_indices(root, &mut snapshot.queues, &mut |_| {});
         snapshot.ts_ns = snapshot::now_ns(root);
-        (snapshot, Some(before))
+        let ts_ns = snapshot.ts_ns;
+        history.picture(snapshot, ts_ns, ts_ns);
+    }
+
+    /// The last picture with its findings. `ended_ns` is the end of a recording, which is later than its last picture.
+    fn picture(
+        &self,
+        history: &History,
+        select: &Select,
+        model: Option<&Model>,
+        ended_ns: Option<u64>,
+    ) -> Option<Picture> {
+        let (snapshot, taken_ns) = history.now()?;
+        let ts_ns = ended_ns.unwrap_or(taken_ns);
+        let before = history.before().map(|(before, before_ns)| {
+            let mut sample = Sample::of(before);
+            // The same time apart.
+            sample.ts_ns = ts_ns.saturating_sub(taken_ns.saturating_sub(before_ns));
+            sample
+        });
+        let snapshot = Snapshot {
+            ts_ns,
+            ..snapshot.clone()
+        };
+        let beside = Beside {
+            before: before.as_ref(),
+            model,
+            with_slots: self.hqds,
+        };
+        let mut picture = Picture::new(&snapshot, select, beside);
+        let idle_after_ns = u64::try_from(self.idle_after.as_nanos()).unwrap_or(u64::MAX);
+        let mut evidence = history.evidence(model, idle_after_ns, ts_ns);
+        if model.is_some() {
+            // Of the whole recording.
+            evidence.before = history.first();
+        }
+        let is_only_one = history.before().is_none();
+        let mut findings = findings::find(&evidence);
+        findings.retain(|finding| match finding.kind {
+            // Times of saves that may be of long ago are no news.
+            Kind::SaveRestore => !is_only_one,
+            // `stat` counts them; here, what is wrong.
+            Kind::Preempted => finding.severity == Severity::Warn,
+            _ => true,
+        });
+        picture.tell(findings, select);
+        Some(picture)
     }
 
     fn want(&self) -> Want {
@@ -176,28 +225,58 @@ impl Queues {
     }
 }
 
-/// Takes the picture when everything was played.
+fn take(root: &Root, want: Want, history: &mut History) {
+    let snapshot = inspect::look(root, want);
+    let begun_ns = snapshot.ts_ns;
+    history.picture(snapshot, begun_ns, snapshot::now_ns(root));
+}
+
+/// All pictures of a recording, as they come when it is played.
+pub(super) fn pictures(host: &mut RecordedHost, want: Want) -> Rc<RefCell<History>> {
+    /// Taking one took less, where a recording has only its beginning.
+    const LOOK_NS: u64 = 500_000_000;
+    let history: Rc<RefCell<History>> = Rc::default();
+    let sink = Rc::clone(&history);
+    host.on_picture(Box::new(move |root, snapped| {
+        let picture = inspect::look(root, want);
+        let taken_ns = match snapped.taken_ns {
+            0 => snapped.ts_ns.saturating_add(LOOK_NS),
+            taken_ns => taken_ns,
+        };
+        sink.borrow_mut().picture(picture, snapped.ts_ns, taken_ns);
+    }));
+    history
+}
+
+/// Makes the picture when everything was played.
 struct Last {
+    verb: Queues,
     root: Root,
-    select: Select,
-    want: Want,
+    history: Rc<RefCell<History>>,
     picture: Rc<RefCell<Option<Picture>>>,
 }
 
 impl Sink for Last {
-    fn record(&mut self, _record: &Record) -> io::Result<()> {
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        self.history.borrow_mut().record(record);
+        Ok(())
+    }
+
+    fn unfiltered(&mut self, happening: &Happening, _: &Context, _: &Model) -> io::Result<()> {
+        self.history.borrow_mut().event(happening);
         Ok(())
     }
 
     fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
-        let mut snapshot = inspect::look(&self.root, self.want);
-        snapshot.ts_ns = ts_ns;
-        let beside = Beside {
-            before: None,
-            model: Some(model),
-            with_slots: self.want.hqds,
-        };
-        *self.picture.borrow_mut() = Some(Picture::new(&snapshot, &self.select, beside));
+        let mut history = self.history.borrow_mut();
+        history.settle();
+        if history.now().is_none() {
+            history.picture(inspect::look(&self.root, self.verb.want()), ts_ns, ts_ns);
+        }
+        let select = self.verb.select();
+        *self.picture.borrow_mut() = self
+            .verb
+            .picture(&history, &select, Some(model), Some(ts_ns));
         Ok(())
     }
 

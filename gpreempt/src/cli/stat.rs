@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `stat`: how long things took, how often they happened, and what is worth knowing about it.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::filters::Filters;
@@ -11,6 +13,8 @@ use super::output::{self, Format};
 use super::probes::{Probes, Span};
 use super::{Exit, Failure, Global};
 use crate::engine::{self, Host, LiveHost, RecordedHost, ScriptHost};
+use crate::findings::History;
+use crate::kfd::snapshot::Want;
 use crate::sink::{Named, Sink};
 use crate::stat::{By, Options, StatSink};
 
@@ -72,11 +76,11 @@ impl Stat {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
         let root = global.root();
         match self.script.clone() {
-            Some(script) => self.stat(&ScriptHost::new(root, script)?, global),
+            Some(script) => self.stat(&ScriptHost::new(root, script)?, None, global),
             None => {
                 let probes = &self.probes;
                 let host = LiveHost::new(root, probes.live_options(), probes.attach());
-                self.stat(&host, global)
+                self.stat(&host, None, global)
             }
         }
     }
@@ -88,11 +92,17 @@ impl Stat {
             return Err(Failure::new(Exit::Usage, error));
         }
         let limit = self.seconds.or(self.span.duration);
-        let host = RecordedHost::open(file, limit)?;
-        self.stat(&host, global)
+        let mut host = RecordedHost::open(file, limit)?;
+        let history = super::queues::pictures(&mut host, Want::default());
+        self.stat(&host, Some(history), global)
     }
 
-    fn stat<H: Host>(self, host: &H, global: &Global) -> Result<Exit, Failure> {
+    fn stat<H: Host>(
+        self,
+        host: &H,
+        history: Option<Rc<RefCell<History>>>,
+        global: &Global,
+    ) -> Result<Exit, Failure> {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let table = match self.format {
             Format::Table => Some(output::layout(global.color.on_stdout())),
@@ -105,6 +115,7 @@ impl Stat {
             interval_ns: self.interval.map(nanos),
             bars: self.histogram,
             table,
+            history,
             clock: H::clock,
         };
         let sink = StatSink::new(BufWriter::new(io::stdout()), options);

@@ -42,7 +42,7 @@ Examples:
   gpreempt replay night.gpr top --speed 60
 
 Keys: F1 help, F3 / search, F4 filter, F5 tree, F6 < > sort, I invert, Enter details of a queue,
-  g one GPU, Space pause, q quit";
+  g one GPU, f findings, Space pause, q quit";
 
 /// Below this, looking costs more than what is seen.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);

@@ -45,13 +45,6 @@ pub enum Read {
     Records,
     /// Something else came that the host tells: other counts, another time.
     Other,
-    /// The host's files are a whole new picture of the machine. Only of a recording: the running machine always is one.
-    Picture {
-        /// When it was begun.
-        from_ns: u64,
-        /// When it was done.
-        to_ns: u64,
-    },
     /// The source has ended.
     Ended,
 }

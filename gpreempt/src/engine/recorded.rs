@@ -2,7 +2,7 @@
 //! A machine of the past: what a recording says of it. Its files, its clock and its records move on together, as fast as they are
 //! read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,12 @@ use super::{Host, Read, Source};
 use crate::event::{split, time_of};
 use crate::kfd::tree::Tree;
 use crate::kfd::Root;
-use crate::recording::{Attached, Entry, Error, Reader};
+use crate::recording::{Attached, Entry, Error, Reader, Snapped};
 use crate::source::{Counters, Driver, LiveError, Startup};
+
+/// Is told of every picture of the machine that a recording holds, when all of its files are there: the machine as it was, and when
+/// that was.
+pub type OnPicture = Box<dyn FnMut(&Root, Snapped)>;
 
 /// A recording, played.
 pub struct RecordedHost {
@@ -44,6 +48,11 @@ struct Tape {
     next: Option<Box<Attached>>,
     /// An entry that was read to know that it comes.
     peeked: Option<Entry>,
+    /// Files of this picture are being read.
+    in_picture: Option<Snapped>,
+    /// When the picture that the files are of was taken.
+    pictured_ns: Rc<Cell<Option<u64>>>,
+    on_picture: Option<OnPicture>,
     ended: bool,
 }
 
@@ -72,6 +81,9 @@ impl RecordedHost {
             attached: 0,
             next: None,
             peeked: None,
+            in_picture: None,
+            pictured_ns: Rc::default(),
+            on_picture: None,
             ended: false,
         };
         tape.seek_attachment()?;
@@ -82,13 +94,35 @@ impl RecordedHost {
             tape: Rc::new(RefCell::new(tape)),
         })
     }
+
+    /// Has every picture told from now on, before the events that come after it.
+    pub fn on_picture(&mut self, each: OnPicture) {
+        self.tape.borrow_mut().on_picture = Some(each);
+    }
+
+    /// When the last picture was taken that was read. It stays true while the recording is played.
+    #[must_use]
+    pub fn pictured_ns(&self) -> Rc<Cell<Option<u64>>> {
+        Rc::clone(&self.tape.borrow().pictured_ns)
+    }
 }
 
 impl Tape {
     fn entry(&mut self) -> Result<Option<Entry>, Error> {
-        match self.peeked.take() {
-            Some(entry) => Ok(Some(entry)),
-            None => self.reader.next_entry(),
+        if let Some(entry) = self.peeked.take() {
+            return Ok(Some(entry));
+        }
+        let entry = self.reader.next_entry();
+        if !matches!(entry, Ok(Some(Entry::File { .. }))) {
+            self.end_picture();
+        }
+        entry
+    }
+
+    /// All of its files were read, or all that there are of a recording that is cut off.
+    fn end_picture(&mut self) {
+        if let (Some(snapped), Some(each)) = (self.in_picture.take(), &mut self.on_picture) {
+            each(&Root::recorded(Arc::clone(&self.tree)), snapped);
         }
     }
 
@@ -128,19 +162,6 @@ impl Tape {
         }
     }
 
-    /// Takes the files of one picture.
-    fn picture(&mut self) -> Result<(), Error> {
-        loop {
-            match self.entry()? {
-                Some(file @ Entry::File { .. }) => self.apply(file),
-                other => {
-                    self.peeked = other;
-                    return Ok(());
-                }
-            }
-        }
-    }
-
     fn apply(&mut self, entry: Entry) {
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
         match entry {
@@ -149,6 +170,8 @@ impl Tape {
             }
             Entry::Snapshot(snapped) => {
                 tree.clear();
+                self.in_picture = Some(snapped);
+                self.pictured_ns.set(Some(snapped.ts_ns));
                 self.now_ns = self.now_ns.max(snapped.ts_ns);
             }
             Entry::Counters(counted) => {
@@ -279,15 +302,6 @@ impl Source for RecordedSource {
                 let mut tape = tape.borrow_mut();
                 tape.next = Some(attached);
                 Ok(Read::Ended)
-            }
-            Some(Entry::Snapshot(snapped)) => {
-                let mut tape = tape.borrow_mut();
-                tape.apply(Entry::Snapshot(snapped));
-                tape.picture()?;
-                Ok(Read::Picture {
-                    from_ns: snapped.ts_ns,
-                    to_ns: snapped.taken_ns.max(snapped.ts_ns),
-                })
             }
             Some(other) => {
                 tape.borrow_mut().apply(other);

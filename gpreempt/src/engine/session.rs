@@ -314,14 +314,6 @@ impl<'a> Session<'a> {
             .try_for_each(|sink| sink.commands(commands, model, now_ns))
     }
 
-    /// A recording came to another picture.
-    pub(super) fn picture(&mut self, from_ns: u64, to_ns: u64) -> io::Result<()> {
-        let model = &self.model;
-        self.sinks
-            .iter_mut()
-            .try_for_each(|sink| sink.picture(model, from_ns, to_ns))
-    }
-
     /// Makes what was shown visible.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.check()?;

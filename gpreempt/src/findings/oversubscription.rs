@@ -11,7 +11,8 @@ pub(super) fn find(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut known = Vec::new();
     if let Some(model) = evidence.model {
-        for (gpu_id, gpu) in model.gpus() {
+        // Of a node whose runlist no event told of, a picture knows more.
+        for (gpu_id, gpu) in model.gpus().filter(|(_, gpu)| gpu.maps > 0) {
             known.push(gpu_id);
             findings.extend(by_events(evidence, gpu_id, gpu, model.limits(gpu_id)));
         }

@@ -56,19 +56,22 @@ fn unused(evidence: &Evidence<'_>, queue: &Queue) -> Option<Finding> {
     if queue.write_index? != 0 {
         return None;
     }
-    let age = age_ns(evidence, queue);
-    // A queue that has just been created is not unused.
-    if age.is_some_and(|age_ns| age_ns < evidence.idle_after_ns) {
+    // A queue that has just been created is not unused, and none is older than its process.
+    let is_young = |age_ns: Option<u64>| age_ns.is_some_and(|ns| ns < evidence.idle_after_ns);
+    let age_ns = age_ns(evidence, queue);
+    if is_young(age_ns) || is_young(process_age_ns(evidence, queue.pid)) {
         return None;
     }
-    let age = age.map_or_else(String::new, |ns| {
-        format!(" in the {} that it exists", Nanos(ns))
-    });
+    let since = match (age_ns, watched_ns(evidence, queue)) {
+        (Some(ns), _) => format!(" in the {} that it exists", Nanos(ns)),
+        (None, Some(ns)) => format!(" in the {} that it was seen", Nanos(ns)),
+        (None, None) => String::new(),
+    };
     Some(of(
         evidence,
         Kind::UnusedQueue,
         queue,
-        format!("no packet was ever written into it{age}"),
+        format!("no packet was ever written into it{since}"),
     ))
 }
 
@@ -82,18 +85,28 @@ fn age_ns(evidence: &Evidence<'_>, queue: &Queue) -> Option<u64> {
     Some(evidence.now_ns.saturating_sub(created))
 }
 
-/// Mapped in two pictures, everything read, nothing written in between.
+/// Its start is in ticks of USER_HZ, 100 on every machine that has these GPUs.
+fn process_age_ns(evidence: &Evidence<'_>, pid: Pid) -> Option<u64> {
+    let start_ticks = evidence.now?.0.process(pid)?.start_ticks?;
+    evidence
+        .now_ns
+        .checked_sub(start_ticks.saturating_mul(10_000_000))
+}
+
+/// How long it was in every picture, if that is long.
+fn watched_ns(evidence: &Evidence<'_>, queue: &Queue) -> Option<u64> {
+    let since_ns = evidence.history?.seen_since(queue)?;
+    let ns = evidence.now?.1.saturating_sub(since_ns);
+    (ns >= evidence.idle_after_ns).then_some(ns)
+}
+
+/// Mapped in every picture of a while, everything read, nothing written in between.
 fn idle(evidence: &Evidence<'_>, queue: &Queue) -> Option<Finding> {
-    let ((_, now_ns), (before, before_ns)) = (evidence.now?, evidence.before?);
-    let quiet_ns = now_ns.saturating_sub(before_ns);
-    let earlier = before.queue(queue.pid, queue.gpu_id, queue.queue_id)?;
-    let mapped = queue.state == State::Mapped && earlier.state == State::Mapped;
-    let written = queue.write_index?;
-    if !mapped
-        || quiet_ns < evidence.idle_after_ns
-        || earlier.write_index? != written
-        || queue.depth()? > 0
-    {
+    let quiet_ns = match evidence.history {
+        Some(history) => evidence.now?.1.saturating_sub(history.quiet_since(queue)?),
+        None => between_two(evidence, queue)?,
+    };
+    if quiet_ns < evidence.idle_after_ns || queue.state != State::Mapped || queue.depth()? > 0 {
         return None;
     }
     Some(of(
@@ -103,9 +116,17 @@ fn idle(evidence: &Evidence<'_>, queue: &Queue) -> Option<Finding> {
         format!(
             "mapped, and no packet for {}; {} before",
             Nanos(quiet_ns),
-            plural(written, "packet")
+            plural(queue.write_index?, "packet")
         ),
     ))
+}
+
+/// The same from two pictures alone.
+fn between_two(evidence: &Evidence<'_>, queue: &Queue) -> Option<u64> {
+    let ((_, now_ns), (before, before_ns)) = (evidence.now?, evidence.before?);
+    let earlier = before.queue(queue.pid, queue.gpu_id, queue.queue_id)?;
+    let still = earlier.state == State::Mapped && earlier.write_index? == queue.write_index?;
+    still.then(|| now_ns.saturating_sub(before_ns))
 }
 
 /// Processes that are registered on a node without a queue that can run.

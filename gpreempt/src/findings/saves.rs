@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{plural, Evidence, Finding, Kind, Severity};
+use super::{plural, Evidence, Finding, Kind, Rate, Severity};
 use crate::event::{GpuId, Pid};
 use crate::kfd::snapshot::Queue;
 use crate::sink::units::Nanos;
@@ -43,12 +43,14 @@ pub(super) fn find(evidence: &Evidence<'_>) -> Vec<Finding> {
             pid: Some(pid),
             comm: evidence.comm(pid),
             queue_id: None,
-            evidence: text(evidence, &times),
-            advice: match evidence.gpu_clock_hz {
-                Some(_) => "firmware's own times, longest of all queues and XCCs",
-                None => "firmware's own times, longest of all queues and XCCs, in ticks of the GPU's counter: its frequency is told on /dev/kfd alone",
-            }
-            .to_owned(),
+            evidence: text(rate(evidence, gpu_id), &times),
+            advice: match rate(evidence, gpu_id) {
+                Some(rate) => format!(
+                    "firmware's own times, longest of all queues and XCCs, by the GPU's counter: {rate} as measured by saves and events"
+                ),
+                None => "firmware's own times, longest of all queues and XCCs, in ticks of the GPU's counter: how long one is could not be measured"
+                    .to_owned(),
+            },
         })
         .collect()
 }
@@ -79,12 +81,13 @@ fn off(queue: &Queue) -> Option<u64> {
     end.checked_sub(start)
 }
 
-fn text(evidence: &Evidence<'_>, times: &Times) -> String {
-    let ticks = |ticks: u64| match evidence.gpu_clock_hz.filter(|hz| *hz > 0) {
-        Some(hz) => {
-            let ns = u128::from(ticks) * 1_000_000_000 / u128::from(hz);
-            Nanos(u64::try_from(ns).unwrap_or(u64::MAX)).to_string()
-        }
+fn rate(evidence: &Evidence<'_>, gpu_id: GpuId) -> Option<Rate> {
+    evidence.history?.rate(gpu_id)
+}
+
+fn text(rate: Option<Rate>, times: &Times) -> String {
+    let ticks = |ticks: u64| match rate {
+        Some(rate) => Nanos(rate.ns(ticks)).to_string(),
         None => plural(ticks, "tick"),
     };
     let parts = [

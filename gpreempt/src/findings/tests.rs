@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::event::{Cause, Event, Happening, QueueFormat, QueueType, UnmapFilter};
+use crate::event::{Cause, Event, GpuId, Happening, QueueFormat, QueueId, QueueType, UnmapFilter};
 use crate::kfd::snapshot::{Gpu, Process, Queue, Runlist, State};
 use crate::kfd::topology::GpuNode;
 use crate::model::Limits;
@@ -171,6 +171,24 @@ fn a_process_none_of_whose_queues_can_run_only_holds_a_place() {
     assert_eq!(places[0].evidence, "2 queues, none of which can run");
 }
 
+/// Two saves, a thousand seconds apart to a second, by a counter of 100 MHz.
+fn clocked() -> History {
+    const S: u64 = 1_000_000_000;
+    let mut history = History::default();
+    for (second, save_ticks) in [
+        (1, 7),
+        (2, 150_000_000),
+        (1001, 150_000_000),
+        (1002, 100_150_000_000),
+    ] {
+        let mut saved = queue(9, 0, State::Mapped, 5, 5);
+        saved.saves = vec![(save_ticks - 5, save_ticks)];
+        history.picture(picture(vec![saved], None), second * S, second * S);
+    }
+    history.settle();
+    history
+}
+
 #[test]
 fn firmware_times_are_ticks_until_the_clock_is_known() {
     let mut saved = queue(7, 0, State::Mapped, 5, 5);
@@ -191,16 +209,23 @@ fn firmware_times_are_ticks_until_the_clock_is_known() {
         saves[0].evidence,
         "saving waves took 4890 ticks, restoring them 340 ticks, 299340 ticks from the start of the save to the end of the restore of 1 queue"
     );
+    let history = clocked();
     let clocked = Evidence {
-        gpu_clock_hz: Some(100_000_000),
+        history: Some(&history),
         ..evidence
     };
     let findings = find(&clocked);
+    let saves = of(Kind::SaveRestore, &findings);
     assert!(
-        of(Kind::SaveRestore, &findings)[0]
+        saves[0]
             .evidence
             .starts_with("saving waves took 49µs, restoring them 3.4µs, 2.99ms from"),
         "{findings:?}"
+    );
+    assert!(
+        saves[0].advice.contains("100.0 MHz ±0.2 %"),
+        "{}",
+        saves[0].advice
     );
     // What was so before is no news.
     let both = Evidence {
@@ -315,4 +340,40 @@ fn events_tell_whose_queues_are_all_off() {
     let places = of(Kind::PlaceOnly, &findings);
     assert_eq!(places.len(), 1, "{places:?}");
     assert_eq!(places[0].pid, Some(Pid(8)));
+}
+
+#[test]
+fn a_picture_tells_of_a_runlist_that_no_event_told_of() {
+    let mut model = Model::default();
+    let unmap = Event::RunlistUnmapped {
+        gpu_id: GPU,
+        filter: UnmapFilter::Dynamic,
+        lock_wait_ns: 0,
+        fence_ns: 0,
+    };
+    model.apply(&runlist_event(1, 7, unmap));
+    let runlist = Runlist {
+        compute_queues: 25,
+        processes: 2,
+        oversubscribed: true,
+        ..Runlist::default()
+    };
+    let now = picture(Vec::new(), Some(runlist));
+    let evidence = Evidence {
+        model: Some(&model),
+        now: Some((&now, 5)),
+        ..Evidence::default()
+    };
+    let findings = find(&evidence);
+    let over = of(Kind::Oversubscribed, &findings);
+    assert_eq!(over.len(), 1);
+    assert_eq!(over[0].evidence, "now: 25 compute queues for 24 slots");
+    // From the first event on, events are believed.
+    model.apply(&runlist_event(2, 7, map(24, 2, false)));
+    let evidence = Evidence {
+        model: Some(&model),
+        now: Some((&now, 5)),
+        ..Evidence::default()
+    };
+    assert!(of(Kind::Oversubscribed, &find(&evidence)).is_empty());
 }

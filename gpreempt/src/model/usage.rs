@@ -99,6 +99,18 @@ pub enum Rule {
     Gws,
 }
 
+impl Rule {
+    /// Its word, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Processes => "processes",
+            Self::Queues => "queues",
+            Self::Gws => "gws",
+        }
+    }
+}
+
 /// An oversubscribed runlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oversubscription {

@@ -2,6 +2,7 @@
 //! Events and what the model knows of them, to people and tools. Every sink takes the same [`Record`]s.
 
 pub mod filter;
+pub mod finding;
 pub mod json;
 mod named;
 pub mod perfetto;
@@ -81,15 +82,6 @@ pub trait Sink {
     /// As [`Sink::record`].
     fn commands(&mut self, commands: Commands<'_>, model: &Model, ts_ns: u64) -> io::Result<()> {
         let _ = (commands, model, ts_ns);
-        Ok(())
-    }
-
-    /// Called when a recording has come to another picture of the machine, begun and done then: that of its start is there at the first record.
-    ///
-    /// # Errors
-    /// As [`Sink::record`].
-    fn picture(&mut self, model: &Model, from_ns: u64, to_ns: u64) -> io::Result<()> {
-        let _ = (model, from_ns, to_ns);
         Ok(())
     }
 

@@ -65,12 +65,6 @@ impl<S: Sink> Sink for Named<S> {
             .map_err(|e| self.named(e))
     }
 
-    fn picture(&mut self, model: &Model, from_ns: u64, to_ns: u64) -> io::Result<()> {
-        self.sink
-            .picture(model, from_ns, to_ns)
-            .map_err(|e| self.named(e))
-    }
-
     fn tick(&mut self) -> io::Result<()> {
         self.sink.tick().map_err(|e| self.named(e))
     }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Collects while events come and writes the report at the end, and one for each interval if that is wanted.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::rc::Rc;
 
 use super::collect::{By, Collect};
 use super::record::{of_period, Period, StatProcess, StatRecord, StatSummary};
 use super::table;
 use crate::event::Happening;
-use crate::findings::{self, Evidence, Finding};
+use crate::findings::{self, Evidence, Finding, History};
 use crate::model::{Context, Model, ProcessUsage};
 use crate::sink::filter::Filter;
+use crate::sink::finding;
 use crate::sink::record::{Record, Summary};
 use crate::sink::table::Layout;
 use crate::sink::Sink;
@@ -27,6 +30,8 @@ pub struct Options {
     pub bars: bool,
     /// The table's look; `None` = JSON.
     pub table: Option<Layout>,
+    /// Pictures of the time, which somebody takes; without them, what events tell is all.
+    pub history: Option<Rc<RefCell<History>>>,
     /// CLOCK_BOOTTIME now; 0 where time is that of the events.
     pub clock: fn() -> u64,
 }
@@ -112,7 +117,7 @@ impl<W: Write> StatSink<W> {
             table::headline(&mut self.out, summary)?;
             table::period(&mut self.out, &whole, &period, &self.options, layout)?;
             table::processes(&mut self.out, &self.processes, layout)?;
-            return table::findings(&mut self.out, &self.findings, layout);
+            return finding::write(&mut self.out, &self.findings, layout);
         }
         self.period(&whole, period)?;
         for usage in &std::mem::take(&mut self.processes) {
@@ -129,8 +134,24 @@ impl<W: Write> StatSink<W> {
     }
 }
 
+/// Who does something to the processes of the filter may be another one.
+fn is_wanted(filter: &Filter, finding: &Finding) -> bool {
+    let Some(gpu_id) = finding.gpu_id else {
+        return true;
+    };
+    match finding.pid {
+        Some(pid) if !finding.kind.is_of_node() => {
+            filter.shows_process(pid, finding.comm.as_ref(), gpu_id)
+        }
+        _ => filter.gpus.is_empty() || filter.gpus.iter().any(|gpu| gpu.is(gpu_id)),
+    }
+}
+
 impl<W: Write> Sink for StatSink<W> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
+        if let Some(history) = &self.options.history {
+            history.borrow_mut().record(record);
+        }
         match record {
             Record::Startup(startup) => self.start(startup.ts_ns),
             Record::Summary(summary) => return self.report(summary),
@@ -147,6 +168,13 @@ impl<W: Write> Sink for StatSink<W> {
         Ok(())
     }
 
+    fn unfiltered(&mut self, happening: &Happening, _: &Context, _: &Model) -> io::Result<()> {
+        if let Some(history) = &self.options.history {
+            history.borrow_mut().event(happening);
+        }
+        Ok(())
+    }
+
     fn end(&mut self, model: &Model, ts_ns: u64) -> io::Result<()> {
         let filter = &self.options.filter;
         self.processes = model.process_usage(ts_ns);
@@ -155,17 +183,23 @@ impl<W: Write> Sink for StatSink<W> {
         self.processes
             .sort_by_key(|usage| (std::cmp::Reverse(usage.off_ns), usage.pid, usage.gpu_id));
         self.forgotten = model.processes_forgotten();
-        self.findings = findings::find(&Evidence {
-            model: Some(model),
-            now_ns: ts_ns,
-            ..Evidence::default()
-        });
-        // Who does it to the processes of the filter may be another one.
-        self.findings.retain(|finding| {
-            finding.gpu_id.is_none_or(|gpu_id| {
-                filter.gpus.is_empty() || filter.gpus.iter().any(|gpu| gpu.is(gpu_id))
-            })
-        });
+        self.findings = match &self.options.history {
+            None => findings::find(&Evidence {
+                model: Some(model),
+                now_ns: ts_ns,
+                ..Evidence::default()
+            }),
+            Some(history) => {
+                let mut history = history.borrow_mut();
+                history.settle();
+                // Of the whole time.
+                findings::find(&Evidence {
+                    before: history.first(),
+                    ..history.evidence(Some(model), findings::IDLE_AFTER_NS, ts_ns)
+                })
+            }
+        };
+        self.findings.retain(|finding| is_wanted(filter, finding));
         Ok(())
     }
 

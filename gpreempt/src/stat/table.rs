@@ -10,7 +10,6 @@ use super::latency::{Latency, Line};
 use super::measure::Measure;
 use super::record::Period;
 use super::sink::Options;
-use crate::findings::{Finding, Severity};
 use crate::model::ProcessUsage;
 use crate::sink::record::Summary;
 use crate::sink::table::Layout;
@@ -168,53 +167,6 @@ pub(super) fn processes(
         0 => Ok(()),
         more => writeln!(out, "  and {more} more"),
     }
-}
-
-/// What is worth knowing.
-pub(super) fn findings(
-    out: &mut impl Write,
-    findings: &[Finding],
-    layout: Layout,
-) -> io::Result<()> {
-    if findings.is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "{}", title("FINDINGS", layout))?;
-    for finding in findings {
-        let text = wrapped(&finding.to_string(), layout.width.unwrap_or(usize::MAX));
-        match text.strip_prefix("WARN") {
-            Some(rest) if layout.color && finding.severity == Severity::Warn => {
-                let style = anstyle::AnsiColor::Yellow.on_default();
-                writeln!(out, "{style}WARN{style:#}{rest}")?;
-            }
-            _ => writeln!(out, "{text}")?,
-        }
-    }
-    Ok(())
-}
-
-/// Lines no wider than that where words allow it; what is broken goes on below the text of a finding.
-fn wrapped(text: &str, columns: usize) -> String {
-    const INDENT: &str = "     ";
-    let mut lines: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let indent = if line.starts_with(INDENT) { INDENT } else { "" };
-        let mut open = indent.to_owned();
-        let mut empty = true;
-        for word in line.trim_start().split(' ') {
-            if !empty && open.width() + 1 + word.width() > columns {
-                lines.push(std::mem::replace(&mut open, INDENT.to_owned()));
-                empty = true;
-            }
-            if !empty {
-                open.push(' ');
-            }
-            open.push_str(word);
-            empty = false;
-        }
-        lines.push(open);
-    }
-    lines.join("\n")
 }
 
 fn at(period: &Period) -> String {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::state::Status;
 use crate::event::{Event, GpuId, Happening};
+use crate::findings::History;
 use crate::kfd::snapshot::Snapshot;
 use crate::model::{Context, Limits, Model};
 use crate::sink::record::{DriverState, Gpu, Record};
@@ -39,10 +40,13 @@ pub(super) struct Feed {
     pub(super) processes_max: Option<u32>,
     /// A picture that a recording holds, not yet shown.
     pub(super) snapshot: Option<Snapshot>,
+    /// Pictures and events over time, for findings.
+    pub(super) history: History,
 }
 
 impl Feed {
     fn event(&mut self, happening: &Happening, context: &Context) {
+        self.history.event(happening);
         self.model.apply(happening);
         // The session has looked up names and paths; here nothing is read.
         let names = [
@@ -76,6 +80,7 @@ impl Feed {
     }
 
     fn record(&mut self, record: &Record) {
+        self.history.record(record);
         match record {
             Record::Startup(startup) => {
                 self.model.begin(startup.ts_ns);

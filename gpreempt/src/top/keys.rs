@@ -26,6 +26,10 @@ pub(super) const HELP: &[(&str, &str)] = &[
     ("F6 > <", "sort by the next column, or the one before"),
     ("I", "invert the order"),
     ("g", "one GPU after the other, then all"),
+    (
+        "f",
+        "findings: what is worth knowing, and what to do about it",
+    ),
     ("Space p", "pause; a recording is stopped"),
     ("+ -", "play a recording faster, slower"),
     ("F1 h ?", "help"),
@@ -78,6 +82,7 @@ pub(super) fn action(mode: Mode, key: KeyEvent) -> Option<Action> {
         KeyCode::Enter | KeyCode::Char('i') => Action::Details,
         KeyCode::Char('s') => Action::Slots,
         KeyCode::Char('g') => Action::NextGpu,
+        KeyCode::Char('f') => Action::Findings,
         KeyCode::Char('+' | '=') => Action::Faster,
         KeyCode::Char('-') => Action::Slower,
         _ => return None,
@@ -108,6 +113,7 @@ mod tests {
             (KeyCode::Char('I'), Action::Invert),
             (KeyCode::Char(' '), Action::Pause),
             (KeyCode::Enter, Action::Details),
+            (KeyCode::Char('f'), Action::Findings),
         ] {
             assert_eq!(press(Mode::Table, code), Some(expected), "{code:?}");
         }

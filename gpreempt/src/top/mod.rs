@@ -5,6 +5,7 @@
 
 mod feed;
 mod keys;
+mod looker;
 mod pace;
 mod run;
 mod state;

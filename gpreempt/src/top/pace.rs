@@ -229,7 +229,7 @@ impl<H: Host> Source for PacedSource<H> {
                 .await?
             {
                 Read::Records => {}
-                Read::Other | Read::Picture { .. } => {
+                Read::Other => {
                     self.changed_ns = Some(self.host.now_ns());
                     return Ok(Read::Other);
                 }

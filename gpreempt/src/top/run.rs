@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs `top`: events are read by a thread of their own, as attaching probes takes a while and must not keep the screen from
-//! being drawn. The screen is drawn once an interval and after a key, never for an event.
+//! being drawn; so are pictures taken. The screen is drawn once an interval and after a key, never for an event.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,8 +17,9 @@ use tokio::signal::unix::{signal, Signal, SignalKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::feed::Shared;
+use super::feed::{Feed, Shared};
 use super::keys;
+use super::looker::{taken_by, Looker, Taken};
 use super::pace::{Clock, PacedHost};
 use super::state::{Effect, State, Status};
 use super::terminal::{self, Screen};
@@ -31,6 +33,9 @@ use crate::sink::Sink;
 
 /// How long the end of the program waits for probes to be taken off.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A picture of a recording took less: the recording has only its beginning.
+const LOOK_NS: u64 = 500_000_000;
 
 /// What a user chooses.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,9 @@ pub enum Error {
     /// A thread of ours did.
     #[error("reading events failed; that is a bug")]
     Panicked,
+    /// The other one did.
+    #[error("taking a picture of the queues failed; that is a bug")]
+    LookPanicked,
 }
 
 /// How it ended.
@@ -90,11 +98,23 @@ pub fn recorded(file: &Path, speed: f64, options: Options) -> Result<Finish, Err
     let player = clock.clone();
     let file: PathBuf = file.to_owned();
     let start = move |feed: Shared| {
+        let host = RecordedHost::open(&file, None)?;
+        let pictured_ns = host.pictured_ns();
+        let mut told_ns = None;
+        let told = RefCell::new(move |picture: &Snapshot, feed: &mut Feed| {
+            // Files of a name that was looked up are no new picture.
+            if let Some(ts_ns) = pictured_ns.get().filter(|_| pictured_ns.get() != told_ns) {
+                told_ns = Some(ts_ns);
+                let done_ns = ts_ns.saturating_add(LOOK_NS);
+                feed.history.picture(picture.clone(), ts_ns, done_ns);
+            }
+        });
         let settled = move |root: &Root| {
             let picture = inspect::look(root, Want::default());
-            feed.lock().snapshot = Some(picture);
+            let mut feed = feed.lock();
+            (told.borrow_mut())(&picture, &mut feed);
+            feed.snapshot = Some(picture);
         };
-        let host = RecordedHost::open(&file, None)?;
         Ok(PacedHost::new(host, player, Rc::new(settled)))
     };
     run(Scene::Recorded { clock, speed }, start, options)
@@ -120,13 +140,6 @@ impl Scene {
             Self::Recorded { speed, .. } => State::playing(*speed),
         }
     }
-
-    fn picture(&self, slots: bool, feed: &Shared) -> Option<Snapshot> {
-        match self {
-            Self::Live(root) => Some(inspect::look(root, Want { hqds: slots })),
-            Self::Recorded { .. } => feed.lock().snapshot.take(),
-        }
-    }
 }
 
 fn run<H, F>(scene: Scene, host: F, options: Options) -> Result<Finish, Error>
@@ -144,16 +157,24 @@ where
         let mut signals = Signals::new()?;
         let mut screen = Screen::enter()?;
         let mut reader = Reader::start(host, feed.clone(), is_live);
+        let mut looker = match &scene {
+            Scene::Live(root) => Some(Looker::start(taker(root.clone()))?),
+            Scene::Recorded { .. } => None,
+        };
         let finish = show(
             &scene,
             &feed,
             &mut screen,
             &mut signals,
             &mut reader,
+            looker.as_mut(),
             options,
         )
         .await;
         drop(screen);
+        if let Some(looker) = looker {
+            looker.stop().await;
+        }
         if feed.lock().status != Status::Attaching {
             reader.stop().await;
         }
@@ -165,12 +186,25 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
+/// Takes a picture of the running machine.
+fn taker(root: Root) -> impl FnMut(bool) -> Taken + Send + 'static {
+    move |slots| {
+        let picture = inspect::look(&root, Want { hqds: slots });
+        Taken {
+            begun_ns: picture.ts_ns,
+            done_ns: LiveHost::clock(),
+            picture,
+        }
+    }
+}
+
 async fn show(
     scene: &Scene,
     feed: &Shared,
     screen: &mut Screen,
     signals: &mut Signals,
     reader: &mut Reader,
+    mut looker: Option<&mut Looker>,
     options: Options,
 ) -> Result<Finish, Error> {
     let mut state = scene.state();
@@ -198,7 +232,7 @@ async fn show(
                         Effect::Quit => return Ok(Finish::Quit),
                         Effect::Suspend => screen.suspend()?,
                         Effect::Redraw => screen.forget()?,
-                        Effect::Slots => look(scene, feed, &mut state),
+                        Effect::Slots => look(scene, feed, &mut state, looker.as_deref_mut()),
                         Effect::Play => {
                             if let (Scene::Recorded { clock, .. }, Some(playing)) = (scene, state.playing) {
                                 clock.set(playing.speed, state.paused);
@@ -213,7 +247,14 @@ async fn show(
                     return Err(Error::Panicked);
                 }
             }
-            _ = looks.tick() => look(scene, feed, &mut state),
+            taken = taken_by(looker.as_deref_mut()) => {
+                let taken = taken.ok_or(Error::LookPanicked)?;
+                let mut feed = feed.lock();
+                let picture = taken.picture.clone();
+                feed.history.picture(picture, taken.begun_ns, taken.done_ns);
+                state.look(scene.now_ns(), &feed, Some(taken.picture));
+            }
+            _ = looks.tick() => look(scene, feed, &mut state, looker.as_deref_mut()),
         }
         view::fit(&mut state, screen.area()?);
         screen.draw(|frame| view::draw(&state, ink, frame))?;
@@ -238,12 +279,20 @@ fn taken(
     effects
 }
 
-fn look(scene: &Scene, feed: &Shared, state: &mut State) {
-    let picture = scene.picture(state.slots, feed);
+/// Has a picture taken, or takes the one that a recording has come to.
+fn look(scene: &Scene, feed: &Shared, state: &mut State, looker: Option<&mut Looker>) {
+    if let Some(looker) = looker {
+        looker.ask(state.slots);
+        state.late_ns = looker
+            .late()
+            .map(|late| u64::try_from(late.as_nanos()).unwrap_or(u64::MAX));
+        return;
+    }
     if let (Scene::Recorded { clock, .. }, Some(playing)) = (scene, &mut state.playing) {
         playing.at_ns = clock.played_ns();
     }
-    let feed = feed.lock();
+    let mut feed = feed.lock();
+    let picture = feed.snapshot.take();
     state.look(scene.now_ns(), &feed, picture);
 }
 

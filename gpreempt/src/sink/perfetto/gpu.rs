@@ -9,12 +9,33 @@ use super::packets::{Args, Packets};
 use super::state::{By, Runlist};
 use super::track::{flow, Track};
 use crate::event::{Cause, Event, GpuId, Happening, ResetPhase};
+use crate::model::Rule;
 
 /// A runlist that was submitted within a call which may change more queues than the runlist tells: which, its own record says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub(super) tid: u32,
     pub(super) ts_ns: u64,
+}
+
+/// An oversubscription as the model judges it.
+#[derive(Clone, Debug)]
+pub(super) struct Over {
+    pub(super) rule: Option<Rule>,
+    /// Whose call crossed the line, if that was seen: not that of the runlist where it was so before.
+    pub(super) culprit: Option<String>,
+}
+
+impl Over {
+    fn add_to(&self, mut args: Args) -> Args {
+        if let Some(rule) = self.rule {
+            args = args.text("rule", rule.name());
+        }
+        match &self.culprit {
+            Some(culprit) => args.text("culprit", culprit),
+            None => args,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -81,6 +102,7 @@ impl Gpu {
         packets: &mut Packets<W>,
         happening: &Happening,
         by: By,
+        over: Option<&Over>,
     ) -> io::Result<u64> {
         let Happening {
             ts_ns,
@@ -150,7 +172,11 @@ impl Gpu {
                     .bool("oversubscribed", oversubscribed);
                 if status == 0 {
                     self.counts(packets, ts_ns, [queues, cp_queues, processes])?;
-                    self.oversubscription(packets, ts_ns, oversubscribed, &slice.args)?;
+                    let args = match over {
+                        Some(over) => over.add_to(slice.args.clone()),
+                        None => slice.args.clone(),
+                    };
+                    self.oversubscription(packets, ts_ns, oversubscribed, &args)?;
                 }
             }
             _ => {}

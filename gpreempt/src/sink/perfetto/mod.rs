@@ -26,7 +26,7 @@ use super::Sink;
 use crate::event::{Cause, Comm, Event, GpuId, Happening, HoldCause, Pid};
 use crate::model::{Context, Model};
 use calls::Recent;
-use gpu::{Gpu, Pending};
+use gpu::{Gpu, Over, Pending};
 use line::Line;
 use packets::{Args, Packets};
 use process::Process;
@@ -146,7 +146,13 @@ impl<W: Write> Perfetto<W> {
     }
 
     /// The runlist of a node was taken off or submitted.
-    fn runlist(&mut self, gpu_id: GpuId, happening: &Happening, by: By) -> io::Result<()> {
+    fn runlist(
+        &mut self,
+        gpu_id: GpuId,
+        happening: &Happening,
+        by: By,
+        model: &Model,
+    ) -> io::Result<()> {
         self.settle(|other, _| other == gpu_id)?;
         let Happening {
             ts_ns,
@@ -155,9 +161,17 @@ impl<W: Write> Perfetto<W> {
             actor_tid,
             ..
         } = *happening;
+        let over = model.gpu(gpu_id).and_then(|gpu| gpu.oversubscription);
+        let over = over.map(|over| Over {
+            rule: over.rule,
+            culprit: over.by.map(|pid| match model.comm(pid) {
+                Some(comm) => format!("{comm}[{pid}]"),
+                None => format!("[{pid}]"),
+            }),
+        });
         self.gpu(gpu_id)?;
         let flow = match self.gpus.get_mut(&gpu_id) {
-            Some(gpu) => gpu.operation(&mut self.packets, happening, by)?,
+            Some(gpu) => gpu.operation(&mut self.packets, happening, by, over.as_ref())?,
             None => return Ok(()),
         };
         self.recent.add(actor_tid, ts_ns, flow);
@@ -302,7 +316,6 @@ impl<W: Write> Sink for Perfetto<W> {
         context: &Context,
         model: &Model,
     ) -> io::Result<()> {
-        let _ = model;
         match happening.event {
             Event::RunlistUnmapped { gpu_id, .. } | Event::RunlistMapped { gpu_id, .. } => {
                 // Whom to name as the origin of a change that concerns a whole node.
@@ -316,7 +329,7 @@ impl<W: Write> Sink for Perfetto<W> {
                         comm: context.actor_comm,
                     },
                 };
-                self.runlist(gpu_id, happening, by)
+                self.runlist(gpu_id, happening, by, model)
             }
             Event::GpuReset { gpu_id, phase } => {
                 self.gpu(gpu_id)?;

@@ -11,7 +11,7 @@ use crate::event::{
     Cause, Comm, Event, EvictReason, GpuId, Happening, Hold, HoldCause, Pid, QueueFormat, QueueId,
     QueueType, ResetPhase, UnmapFilter,
 };
-use crate::model::Model;
+use crate::model::{Limits, Model};
 use crate::sink::record::{DriverChange, DriverState, End, Id64, Lost, Record, Startup, Summary};
 use crate::sink::Sink as _;
 
@@ -365,6 +365,11 @@ fn inactive_and_suspended_queues() {
 #[test]
 fn oversubscription_and_counts() {
     let mut writer = two_queues();
+    let limits = Limits {
+        slots: Some(24),
+        max_processes: None,
+    };
+    writer.model.set_limits(GPU, limits);
     writer
         .event(&at(310, 5, Cause::Other, mapped(30, true)))
         .event(&at(320, 5, Cause::Other, unmapped(0, 0)))
@@ -372,6 +377,10 @@ fn oversubscription_and_counts() {
         .event(&at(340, 5, Cause::Other, mapped(2, false)));
     let trace = trace(writer);
     assert_eq!(lines(&trace, "oversubscribed"), "310-340 oversubscribed\n");
+    let over = &trace.on("oversubscribed")[0].args;
+    assert_eq!(over["rule"], "queues");
+    assert_eq!(over["culprit"], "kfd-load[212]");
+    assert_eq!(over["compute_queues"], "30");
     let (queues, _) = trace
         .tracks
         .iter()

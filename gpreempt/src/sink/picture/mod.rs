@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::finding::Finding;
 use super::record::Id64;
 use crate::event::{Cause, Comm, Escaped, GpuId, Pid, QueueFormat, QueueId, QueueType};
 use crate::kfd::snapshot::{self, Lack, Slot, Snapshot, State};
@@ -21,6 +22,8 @@ pub use select::{Select, Sort};
 pub enum PictureRecord {
     /// A queue.
     Queue(Box<Queue>),
+    /// Something worth knowing of the queues that are shown.
+    Finding(Finding),
     /// Something that could not be found out.
     Lack(Lack),
     /// The last line of a picture: the GPUs and the processes.
@@ -205,6 +208,8 @@ pub struct Process {
 pub struct Picture {
     /// Queues that are shown, in their order.
     pub queues: Vec<Queue>,
+    /// What is worth knowing of them; given with [`Picture::tell`].
+    pub findings: Vec<Finding>,
     /// What could not be found out.
     pub lacks: Vec<Lack>,
     /// The rest.
@@ -298,6 +303,7 @@ impl Picture {
         };
         Self {
             queues,
+            findings: Vec::new(),
             lacks: snapshot.lacks.clone(),
             taken,
             with_slots: beside.with_slots,
@@ -305,11 +311,19 @@ impl Picture {
         }
     }
 
+    /// Shows these findings too, as far as they are of a queue, a process or a node that is selected.
+    pub fn tell(&mut self, findings: Vec<Finding>, select: &Select) {
+        self.findings = findings;
+        self.findings
+            .retain(|finding| select.takes_finding(finding, &self.queues));
+    }
+
     /// Its records, the last one the snapshot.
     pub fn records(self) -> impl Iterator<Item = PictureRecord> {
         let queues = self.queues.into_iter().map(Box::new);
         queues
             .map(PictureRecord::Queue)
+            .chain(self.findings.into_iter().map(PictureRecord::Finding))
             .chain(self.lacks.into_iter().map(PictureRecord::Lack))
             .chain([PictureRecord::Snapshot(self.taken)])
     }

@@ -7,6 +7,7 @@ use super::Queue;
 use crate::event::{Pid, QueueType};
 use crate::kfd::name::{CommGlob, GpuArg};
 use crate::kfd::snapshot::State;
+use crate::sink::finding::Finding;
 
 /// Which queues are shown: within one list any will do, an empty list lets all through.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,23 @@ impl Select {
             && (self.gpus.is_empty() || self.gpus.iter().any(|gpu| gpu.is(queue.gpu_id)))
             && (self.states.is_empty() || self.states.contains(&queue.state))
             && (self.types.is_empty() || self.types.contains(&queue.queue_type))
+    }
+
+    /// What is of queues or processes comes with queues that are shown. What is of a node concerns all that are on it: whoever made it
+    /// so may be another process.
+    pub(super) fn takes_finding(&self, finding: &Finding, shown: &[Queue]) -> bool {
+        if finding.kind.is_of_node() {
+            return finding.gpu_id.is_none_or(|gpu_id| {
+                self.gpus.is_empty() || self.gpus.iter().any(|gpu| gpu.is(gpu_id))
+            });
+        }
+        shown.iter().any(|queue| {
+            Some(queue.pid) == finding.pid
+                && finding.gpu_id.is_none_or(|gpu_id| gpu_id == queue.gpu_id)
+                && finding
+                    .queue_id
+                    .is_none_or(|queue_id| queue_id == queue.queue_id)
+        })
     }
 
     /// They come by process, GPU and id, which stays the order of equal ones.

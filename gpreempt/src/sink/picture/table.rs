@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use super::{Gpu, Picture, Process, Queue};
 use crate::event::{Escaped, QueueType};
 use crate::kfd::snapshot::{Slot, State};
+use crate::sink::finding;
 use crate::sink::table::cell::{fit, pad, process, width, Style};
 use crate::sink::table::Layout;
 use crate::sink::units::Nanos;
@@ -104,7 +105,11 @@ impl Picture {
             Style::Faint.push(&mut text, fit_to(&line, layout), layout.color);
             text.push('\n');
         }
-        out.write_all(text.as_bytes())
+        out.write_all(text.as_bytes())?;
+        if !self.findings.is_empty() {
+            writeln!(out)?;
+        }
+        finding::write(out, &self.findings, layout)
     }
 
     /// `GPU 52a1 (gfx942): 5 compute and 2 copy queues of 2 processes mapped, 24 slots`.

@@ -24,6 +24,7 @@ pub(in crate::top) enum Action {
     Pause,
     Details,
     Help,
+    Findings,
     NextGpu,
     Faster,
     Slower,
@@ -93,6 +94,7 @@ impl State {
             }
             Action::Details if self.selected_row().is_some() => self.open(Mode::Details),
             Action::Help => self.open(Mode::Help),
+            Action::Findings => self.open(Mode::Findings),
             Action::NextGpu => self.next_gpu(),
             Action::Faster | Action::Slower => {
                 let factor = if action == Action::Faster { 2.0 } else { 0.5 };
@@ -131,7 +133,7 @@ impl State {
                 self.arrange();
             }
             Mode::Search => self.search.clear(),
-            Mode::Details | Mode::Help => {}
+            Mode::Details | Mode::Help | Mode::Findings => {}
         }
         self.mode = Mode::Table;
         None
@@ -139,7 +141,9 @@ impl State {
 
     fn go(&mut self, by: isize) {
         match self.mode {
-            Mode::Details | Mode::Help => self.scroll = self.scroll.saturating_add_signed(by),
+            Mode::Details | Mode::Help | Mode::Findings => {
+                self.scroll = self.scroll.saturating_add_signed(by)
+            }
             _ => self.select(self.place.saturating_add_signed(by)),
         }
     }

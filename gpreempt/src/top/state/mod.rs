@@ -2,6 +2,7 @@
 //! What is on the screen and why: rows, order, selection, mode. Pure: no I/O, no clock, no terminal.
 
 mod act;
+mod found;
 mod gpu;
 mod history;
 mod row;
@@ -16,6 +17,7 @@ pub(super) use row::{Column, Row};
 
 use super::feed::Feed;
 use crate::event::{GpuId, Pid};
+use crate::findings::{Finding, Rate as ClockRate};
 use crate::kfd::snapshot::Snapshot;
 use crate::model::{Model, QueueKey};
 use gpu::GpuHistory;
@@ -56,6 +58,8 @@ pub(super) enum Mode {
     /// The selected queue.
     Details,
     Help,
+    /// What is worth knowing.
+    Findings,
     /// A text to look for is being typed.
     Search,
     /// A text that rows must have is being typed.
@@ -90,6 +94,12 @@ pub struct State {
     pub(super) playing: Option<Playing>,
     pub(super) snapshot: Snapshot,
     pub(super) gpus: Vec<GpuPane>,
+    /// What is worth knowing now, of all GPUs.
+    findings: Vec<Finding>,
+    /// How fast the GPUs' counters run, where that could be measured.
+    pub(super) rates: BTreeMap<GpuId, ClockRate>,
+    /// A picture is being taken for so long, which is long.
+    pub(super) late_ns: Option<u64>,
     /// In their order, filtered.
     pub(super) rows: Vec<Row>,
     pub(super) groups: Vec<Group>,
@@ -134,6 +144,9 @@ impl Default for State {
             playing: None,
             snapshot: Snapshot::default(),
             gpus: Vec::new(),
+            findings: Vec::new(),
+            rates: BTreeMap::new(),
+            late_ns: None,
             rows: Vec::new(),
             groups: Vec::new(),
             lines: Vec::new(),
@@ -185,6 +198,7 @@ impl State {
             return;
         }
         self.now_ns = now_ns;
+        self.late_ns = None;
         self.status = feed.status.clone();
         self.notice = feed.notice.clone();
         self.lost = feed.model.tally().lost_total();
@@ -202,6 +216,7 @@ impl State {
                 )
             })
             .collect();
+        self.judge(feed, now_ns);
         let owners: HashSet<Pid> = keys.iter().map(|key| key.pid).collect();
         let others = picture.processes.iter().map(|process| process.pid);
         self.processes = others.chain(owners).collect::<HashSet<Pid>>().len();

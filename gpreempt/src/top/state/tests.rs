@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 
 use super::*;
 use crate::event::{Cause, Comm, Event, Happening, QueueFormat, QueueId, QueueType};
+use crate::findings::Kind;
 use crate::kfd::snapshot::{self, State as Stand};
 use crate::kfd::topology::GpuNode;
 use crate::top::view;
@@ -123,6 +124,13 @@ impl Machine {
 
     pub(in crate::top) fn looked_at(&self, state: &mut State, now_ns: u64) {
         state.look(now_ns, &self.feed, Some(self.picture.clone()));
+    }
+
+    /// The same with what was seen over time.
+    pub(in crate::top) fn pictured(&mut self, state: &mut State, now_ns: u64) {
+        let picture = self.picture.clone();
+        self.feed.history.picture(picture, now_ns, now_ns);
+        self.looked_at(state, now_ns);
     }
 
     /// Three queues of two processes.
@@ -378,4 +386,43 @@ fn the_table_scrolls_with_the_selection() {
     assert_eq!(state.top + 20, 200);
     state.act(Action::First);
     assert_eq!(state.top, 0);
+}
+
+#[test]
+fn findings_are_what_is_so_now() {
+    let mut machine = Machine::three();
+    let mut state = State::default();
+    let map = |oversubscribed| Event::RunlistMapped {
+        gpu_id: GPU,
+        queues: 26,
+        cp_queues: 26,
+        processes: 2,
+        oversubscribed,
+    };
+    machine.event(S, 100, map(false));
+    machine.event(2 * S, 200, map(true));
+    machine.pictured(&mut state, 3 * S);
+    let kinds = |state: &State| state.found().map(|f| f.kind).collect::<Vec<_>>();
+    assert_eq!(kinds(&state), [Kind::Oversubscribed]);
+    machine.picture.queues[1].read_index = Some(2050);
+    machine.pictured(&mut state, 4 * S);
+    machine.pictured(&mut state, 15 * S);
+    assert_eq!(kinds(&state), [Kind::Oversubscribed, Kind::IdleQueue]);
+    assert_eq!(
+        state.warnings().count(),
+        2,
+        "it takes a slot that others want"
+    );
+    // One GPU of two: its own alone.
+    machine.gpu(GpuId(0x9999));
+    machine.pictured(&mut state, 16 * S);
+    state.act(Action::NextGpu);
+    assert_eq!(state.found().count(), 2);
+    state.act(Action::NextGpu);
+    assert_eq!(state.found().count(), 0);
+    state.act(Action::NextGpu);
+    machine.event(17 * S, 200, map(false));
+    machine.pictured(&mut state, 18 * S);
+    assert_eq!(kinds(&state), [Kind::IdleQueue], "over");
+    assert_eq!(state.warnings().count(), 0);
 }

@@ -76,7 +76,7 @@ pub(super) fn lines(state: &State, ink: Ink, columns: u16) -> Vec<Line<'static>>
     if let Some(row) = state.selected_row() {
         queue(&mut page, row);
         use_of_it(&mut page, row);
-        hardware(&mut page, row, state.slots);
+        hardware(&mut page, row, state);
     }
     page.lines
 }
@@ -190,7 +190,7 @@ fn use_of_it(page: &mut Page, row: &Row) {
     }
 }
 
-fn hardware(page: &mut Page, row: &Row, slots: bool) {
+fn hardware(page: &mut Page, row: &Row, state: &State) {
     page.title("Hardware");
     page.known("doorbell", row.doorbell);
     let Some(queue) = &row.queue else {
@@ -204,7 +204,7 @@ fn hardware(page: &mut Page, row: &Row, slots: bool) {
     if queue.slots.is_empty() {
         page.line(
             "slots",
-            if slots {
+            if state.slots {
                 "on none now"
             } else {
                 "not read; s reads them"
@@ -226,10 +226,11 @@ fn hardware(page: &mut Page, row: &Row, slots: bool) {
     ] {
         for (xcc, (start, end)) in times.iter().enumerate() {
             let ticks = end.saturating_sub(*start);
-            page.line(
-                name,
-                format!("xcc {xcc}: {ticks} ticks of the GPU's counter"),
-            );
+            let text = match state.rates.get(&row.key.gpu_id) {
+                Some(rate) => format!("xcc {xcc}: {} (counter: {rate})", Nanos(rate.ns(ticks))),
+                None => format!("xcc {xcc}: {ticks} ticks of the GPU's counter"),
+            };
+            page.line(name, text);
         }
     }
 }

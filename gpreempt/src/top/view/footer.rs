@@ -16,6 +16,7 @@ const TABLE: &[(&str, &str)] = &[
     ("I", "Invert"),
     ("Enter", "Queue"),
     ("g", "GPU"),
+    ("f", "Findings"),
     ("Space", "Pause"),
     ("q", "Quit"),
 ];
@@ -58,7 +59,7 @@ pub(super) fn line(state: &State, ink: Ink, columns: u16) -> Line<'static> {
             )
         }
         Mode::Details => DETAILS,
-        Mode::Help => HELP,
+        Mode::Help | Mode::Findings => HELP,
         Mode::Table if state.playing.is_some() => PLAYING,
         Mode::Table => TABLE,
     };

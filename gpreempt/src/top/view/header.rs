@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::text::{count, head, plural, rate, spark, width};
-use super::Ink;
+use super::{found, Ink};
 use crate::model::Rule;
 use crate::sink::units::Nanos;
 use crate::top::state::{GpuPane, State, Status};
@@ -22,8 +22,18 @@ pub(super) fn height(state: &State, most: u16) -> u16 {
     let gpus = shown(state)
         .map(|gpu| 1 + usize::from(gpu.over.is_some()))
         .sum::<usize>();
-    let lines = 1 + usize::from(remark(state).is_some()) + gpus;
+    let lines = 1
+        + usize::from(remark(state).is_some())
+        + gpus
+        + usize::from(warning(state, usize::from(most)).is_some());
     u16::try_from(lines).unwrap_or(u16::MAX).min(most.max(1))
+}
+
+/// The first warning, where there is room for it beside everything else: half of the screen, of so many lines at least.
+fn warning(state: &State, most: usize) -> Option<String> {
+    const ROOMY: usize = 10;
+    let finding = found::first(state).filter(|_| most >= ROOMY)?;
+    Some(format!(" WARN {}: {}", finding.subject(), finding.evidence))
 }
 
 fn shown(state: &State) -> impl Iterator<Item = &GpuPane> {
@@ -35,7 +45,8 @@ fn shown(state: &State) -> impl Iterator<Item = &GpuPane> {
 }
 
 /// Its lines.
-pub(super) fn lines(state: &State, ink: Ink, area: Rect) -> Vec<Line<'static>> {
+pub(super) fn lines(state: &State, ink: Ink, area: Rect, screen: u16) -> Vec<Line<'static>> {
+    let screen = usize::from(screen);
     let columns = usize::from(area.width);
     let room = usize::from(area.height);
     let mut lines = vec![title(state, ink, columns)];
@@ -70,6 +81,10 @@ pub(super) fn lines(state: &State, ink: Ink, area: Rect) -> Vec<Line<'static>> {
         lines.push(gpu_line(gpu, ink, columns));
         lines.extend(over_line(gpu, ink, columns));
     }
+    // Where it has no place it was not counted either.
+    if let Some(text) = warning(state, screen / 2).filter(|_| lines.len() < room) {
+        lines.push(Line::styled(head(&text, columns), ink.attention()));
+    }
     lines
 }
 
@@ -77,6 +92,10 @@ pub(super) fn lines(state: &State, ink: Ink, area: Rect) -> Vec<Line<'static>> {
 fn remark(state: &State) -> Option<(String, bool)> {
     if let Status::None(why) = &state.status {
         return Some((format!(" no events, pictures only: {why}"), true));
+    }
+    if let Some(late_ns) = state.late_ns {
+        let text = format!(" the driver has not answered for {}", Nanos(late_ns));
+        return Some((text, true));
     }
     if let Some(notice) = &state.notice {
         return Some((format!(" {notice}"), true));
@@ -109,6 +128,10 @@ fn title(state: &State, ink: Ink, columns: usize) -> Line<'static> {
     // Losses are worth more room than anything that follows.
     if state.lost > 0 {
         add(format!("LOST {} events", count(state.lost)), ink.bad());
+    }
+    match state.warnings().count() {
+        0 => {}
+        n => add(format!("{n} WARN (f)"), ink.attention()),
     }
     match &state.status {
         Status::Attaching => add("attaching probes...".to_owned(), ink.attention()),

@@ -3,6 +3,7 @@
 
 mod details;
 mod footer;
+mod found;
 mod header;
 mod help;
 mod ink;
@@ -54,6 +55,7 @@ pub(super) fn fit(state: &mut State, area: Rect) {
     let lines = match state.mode {
         Mode::Details => details::lines(state, Ink::PLAIN, body.width).len(),
         Mode::Help => help::lines(state, Ink::PLAIN, body.width).len(),
+        Mode::Findings => found::lines(state, Ink::PLAIN, body.width).len(),
         _ => 0,
     };
     state.limit_scroll(lines.saturating_sub(usize::from(body.height)));
@@ -76,16 +78,17 @@ pub(super) fn draw(state: &State, ink: Ink, frame: &mut Frame<'_>) {
     }
     let regions = regions(state, area);
     frame.render_widget(
-        Paragraph::new(header::lines(state, ink, regions.header)),
+        Paragraph::new(header::lines(state, ink, regions.header, area.height)),
         regions.header,
     );
     let lines = match state.mode {
         Mode::Details => details::lines(state, ink, regions.body.width),
         Mode::Help => help::lines(state, ink, regions.body.width),
+        Mode::Findings => found::lines(state, ink, regions.body.width),
         _ => table::lines(state, ink, regions.body),
     };
     let from = match state.mode {
-        Mode::Details | Mode::Help => state.scroll,
+        Mode::Details | Mode::Help | Mode::Findings => state.scroll,
         _ => 0,
     };
     let lines: Vec<Line<'_>> = lines

@@ -93,6 +93,186 @@ fn busy() -> State {
     state
 }
 
+/// Two processes on an oversubscribed GPU, one of whose queues is idle and another was never used.
+fn troubled() -> (Machine, State) {
+    let mut machine = Machine::three();
+    machine.queue(200, 1, 0, 0);
+    machine.picture.queues[0].write_index = Some(1000);
+    let limits = crate::model::Limits {
+        slots: Some(24),
+        max_processes: None,
+    };
+    machine.feed.model.begin(S);
+    machine.feed.model.set_limits(GPU, limits);
+    let map = |cp_queues, oversubscribed| Event::RunlistMapped {
+        gpu_id: GPU,
+        queues: cp_queues,
+        cp_queues,
+        processes: 2,
+        oversubscribed,
+    };
+    machine.event(S, 100, map(24, false));
+    machine.event(2 * S, 200, map(26, true));
+    let mut state = State::default();
+    for second in 2..=62 {
+        machine.pictured(&mut state, second * S);
+    }
+    (machine, state)
+}
+
+#[test]
+fn findings_in_the_header() {
+    let (_, mut state) = troubled();
+    assert_data_eq!(
+        screen(&mut state, 80, 24),
+        str![[r#"
+gpreempt top  3 WARN (f)  1 GPU, 2 processes, 4 queues  0 events/s  0 lost
+ 52a1 gfx942 [||||||||||||||||||||||||] 24 used 0 free of 24  2 proc  0 ops/s
+ OVERSUBSCRIBED for 1m00s by serve[200] (create_queue): more queues than slots
+ WARN idle GPU 52a1 made[100] queue 0: mapped, and no packet for 1m00s; 1000 pa…
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+>train[100]      52a1:0 compute mapped         0       0     0     0
+ train[100]      52a1:1 compute mapped        50       0     0     0
+ serve[200]      52a1:0 compute mapped         1       0     0     0
+ serve[200]      52a1:1 compute mapped         0       0     0     0
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
+
+"#]]
+    );
+    // Where there is little room, the table has it.
+    assert_data_eq!(
+        screen(&mut state, 60, 10),
+        str![[r#"
+gpreempt top  3 WARN (f)  1 GPU, 2 processes, 4 queues
+ 52a1 gfx942 24 used 0 free of 24  2 proc  0 ops/s
+ OVERSUBSCRIBED for 1m00s by serve[200] (create_queue): mor…
+ PROCESS[PID]    GPU:Q  STATE      DEPTH  RATE/s   PRE OFF%↓
+>train[100]      52a1:0 mapped         0       0     0     0
+ train[100]      52a1:1 mapped        50       0     0     0
+ serve[200]      52a1:0 mapped         1       0     0     0
+ serve[200]      52a1:1 mapped         0       0     0     0
+
+F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert
+
+"#]]
+    );
+}
+
+#[test]
+fn findings_in_full() {
+    let (mut machine, mut state) = troubled();
+    state.act(Action::Findings);
+    assert_data_eq!(
+        screen(&mut state, 80, 24),
+        str![[r#"
+gpreempt top  3 WARN (f)  1 GPU, 2 processes, 4 queues  0 events/s  0 lost
+ 52a1 gfx942 [||||||||||||||||||||||||] 24 used 0 free of 24  2 proc  0 ops/s
+ OVERSUBSCRIBED for 1m00s by serve[200] (create_queue): more queues than slots
+ WARN idle GPU 52a1 made[100] queue 0: mapped, and no packet for 1m00s; 1000 pa…
+Findings
+ WARN oversubscribed GPU 52a1 made[200]: for 1m00s: 26 compute queues for 24
+      slots; made[200] crossed the line (create_queue)
+      queues take turns for milliseconds: end or hold processes with idle
+      queues, or give processes fewer queues
+ WARN idle GPU 52a1 made[100] queue 0: mapped, and no packet for 1m00s; 1000
+      packets before
+      it takes a slot of an oversubscribed GPU: hold its process, or have it
+      destroy the queue
+ WARN unused GPU 52a1 made[200] queue 1: no packet was ever written into it in
+      the 1m01s that it exists
+      it takes a slot of an oversubscribed GPU: hold its process, or have it
+      destroy the queue
+
+
+
+
+
+
+Esc Back Up/Down Scroll
+
+"#]]
+    );
+    // Nothing is cut where it is narrow; it scrolls.
+    for _ in 0..3 {
+        state.act(Action::Down);
+    }
+    assert_data_eq!(
+        screen(&mut state, 40, 10),
+        str![[r#"
+gpreempt top  3 WARN (f)
+ 52a1 gfx942 24 used 0 free of 24
+ OVERSUBSCRIBED for 1m00s by serve[200]…
+      24 slots; made[200] crossed the
+      line (create_queue)
+      queues take turns for
+      milliseconds: end or hold
+      processes with idle queues, or
+      give processes fewer queues
+Esc Back Up/Down Scroll
+
+"#]]
+    );
+    machine.picture.queues.clear();
+    let over = Event::RunlistMapped {
+        gpu_id: GPU,
+        queues: 1,
+        cp_queues: 1,
+        processes: 1,
+        oversubscribed: false,
+    };
+    machine.event(63 * S, 100, over);
+    machine.pictured(&mut state, 64 * S);
+    state.act(Action::First);
+    assert_data_eq!(
+        screen(&mut state, 80, 8),
+        str![[r#"
+gpreempt top  1 GPU, 2 processes, 4 queues  0.5 events/s  0 lost
+ 52a1 gfx942 [|.......................] 1 used 23 free of 24  1 proc  0.5 ops/s
+Findings
+
+ nothing worth knowing
+
+
+Esc Back Up/Down Scroll
+
+"#]]
+    );
+}
+
+#[test]
+fn a_driver_that_does_not_answer() {
+    let mut state = busy();
+    state.late_ns = Some(3_200_000_000);
+    assert_data_eq!(
+        screen(&mut state, 80, 8),
+        str![[r#"
+gpreempt top  1 WARN (f)  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
+ the driver has not answered for 3.20s
+ 52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
+ OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
+ PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
+>train[100]      52a1:0 compute mapped        77    123k     0     0 ▃▄▄▅▅▅▆▆▇▇█
+ train[100]      52a1:1 compute evicted       77    123k  123k    30 ▃▄▄▅▅▅▆▆▇▇█
+F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU
+
+"#]]
+    );
+}
+
 #[test]
 fn no_gpu() {
     assert_data_eq!(
@@ -138,7 +318,7 @@ fn busy_in_80_columns() {
     assert_data_eq!(
         screen(&mut busy(), 80, 24),
         str![[r#"
-gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
+gpreempt top  1 WARN (f)  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
  PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
@@ -172,7 +352,7 @@ fn busy_in_120_columns() {
     assert_data_eq!(
         screen(&mut busy(), 120, 40),
         str![[r#"
-gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
+gpreempt top  1 WARN (f)  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [||||||||||||||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs   ▁▂▂▃▄▅▅▆▇█
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
  PROCESS[PID]    CONTAINER    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓  PRIO    % LATENCY    CGROUP
@@ -211,7 +391,7 @@ gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
 
 
 
-F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU Space Pause q Quit
+F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU f Findings Space Pause q Quit
 
 "#]]
     );
@@ -222,7 +402,7 @@ fn busy_in_40_columns() {
     assert_data_eq!(
         screen(&mut busy(), 40, 8),
         str![[r#"
-gpreempt top
+gpreempt top  1 WARN (f)
  52a1 gfx942 24 used 0 free of 24
  OVERSUBSCRIBED for 14.2s by serve[200]…
  PROCESS[PID]    GPU:Q  STATE     OFF%↓
@@ -257,7 +437,7 @@ fn a_tree() {
     assert_data_eq!(
         screen(&mut state, 80, 14),
         str![[r#"
-gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
+gpreempt top  1 WARN (f)  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
  PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
@@ -324,7 +504,7 @@ gpreempt top  1 GPU, 2 processes, 2 queues  0 lost
  \x1b[2J\x07\xff[1234567] 52a1:0          compute mapped      9.2E       -     0     0     7  100
 
 
-F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU Space Pause q Quit
+F1 Help F3 Search F4 Filter F5 Tree F6 Sort I Invert Enter Queue g GPU f Findings Space Pause q Quit
 
 "#]].raw());
 }
@@ -394,6 +574,7 @@ Keys
   F6 > <              sort by the next column, or the one before
   I                   invert the order
   g                   one GPU after the other, then all
+  f                   findings: what is worth knowing, and what to do about it
   Space p             pause; a recording is stopped
   + -                 play a recording faster, slower
   F1 h ?              help
@@ -412,7 +593,6 @@ Columns
 Not seen
   depth of queues: the memory of other users' processes cannot be read: run it
   as root
-
 
 
 Esc Back Up/Down Scroll
@@ -455,7 +635,7 @@ fn details() {
     assert_data_eq!(
         screen(&mut state, 80, 40),
         str![[r#"
-gpreempt top  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
+gpreempt top  1 WARN (f)  1 GPU, 2 processes, 3 queues  1.0 events/s  0 lost
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
 Queue 52a1:0 of train[100]
@@ -510,7 +690,7 @@ fn a_filter_being_typed() {
     assert_data_eq!(
         screen(&mut state, 80, 10),
         str![[r#"
-gpreempt top  1 GPU, 2 processes, 1 of 3 queues  1.0 events/s  0 lost
+gpreempt top  1 WARN (f)  1 GPU, 2 processes, 1 of 3 queues  1.0 events/s
  52a1 gfx942 [|||||||||||||] 24 used 0 free of 24  2 proc  1.0 ops/s  unmap 60µs
  OVERSUBSCRIBED for 14.2s by serve[200] (create_queue): more queues than slots
  PROCESS[PID]    GPU:Q  TYPE    STATE      DEPTH  RATE/s   PRE OFF%↓ LATENCY
@@ -571,7 +751,7 @@ fn colours_only_where_they_are_wished() {
 fn any_key() -> impl Strategy<Value = KeyEvent> {
     let code = prop_oneof![
         any::<char>().prop_map(KeyCode::Char),
-        prop::sample::select("jkhi?/\\tpgIs<>+- q".chars().collect::<Vec<_>>())
+        prop::sample::select("jkhi?/\\tpgIsf<>+- q".chars().collect::<Vec<_>>())
             .prop_map(KeyCode::Char),
         (0u8..14).prop_map(KeyCode::F),
         prop::sample::select(vec![

@@ -34,6 +34,17 @@ pub(super) const TESTS: List = &[
     (&["basic"], "picture_for_a_user", of_a_user),
     (&["basic"], "picture_in_a_recording", recorded),
     (&["basic"], "picture_of_queues_that_come_and_go", churning),
+    (
+        &["basic"],
+        "picture_finds_idle_and_unused_queues",
+        finds_idle,
+    ),
+    (&["basic"], "picture_finds_oversubscription", finds_over),
+    (
+        &["basic"],
+        "picture_of_a_recording_knows_the_gpu_clock",
+        knows_the_clock,
+    ),
     (&["patched"], "picture_of_held_queues", held),
     (&["patched"], "picture_of_parked_queues", parked),
 ];
@@ -445,6 +456,135 @@ fn churning() -> anyhow::Result<()> {
     churn.signal(Signal::SIGTERM)?;
     churn.wait_exit()?;
     still.stop().map(drop)
+}
+
+fn finds_idle() -> anyhow::Result<()> {
+    // One dispatch now, the next one after the test.
+    let args = ["--profile", "simple", "--queues", "1", "--rate", "0.001"];
+    let mut load = Load::start(&args)?;
+    let pid = load.pid();
+    guest::eventually("the first dispatch to be done", || {
+        let (read, written) = indices(&mut load)?[&0];
+        Ok((written > 0 && read == written).then_some(()))
+    })?;
+    load.command("create compute")?;
+    let found = |args: &[&str]| -> anyhow::Result<Vec<(String, u64)>> {
+        let seen = Seen::now(args)?;
+        let mut found = Vec::new();
+        for finding in seen.of_kind("finding") {
+            ensure_eq!(finding.number("pid")?, u64::from(pid), "pid");
+            ensure_eq!(finding.text("severity")?, "info", "severity");
+            found.push((
+                finding.text("kind")?.to_owned(),
+                finding.number("queue_id")?,
+            ));
+        }
+        Ok(found)
+    };
+    let patient = ["--interval", "1s", "--idle-after", "500ms"];
+    let both = [("idle_queue".to_owned(), 0), ("unused_queue".to_owned(), 1)];
+    ensure_eq!(found(&patient)?, both, "findings");
+    ensure_eq!(
+        found(&[patient.as_slice(), &["--state", "held"]].concat())?,
+        [],
+        "findings of what is not shown"
+    );
+    let hour = ["--interval", "1s", "--idle-after", "1h"];
+    ensure_eq!(found(&hour)?, [], "findings of a young process");
+    let output = Command::new("gpreempt")
+        .arg("queues")
+        .args(patient)
+        .output()
+        .context("start gpreempt")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told = format!(
+        "info unused GPU {:x} kfd-load[{pid}] queue 1: no",
+        load.gpu_id()?
+    );
+    anyhow::ensure!(text.contains(&told), "no {told:?} in {text}");
+    load.stop()?;
+    // All is well: not a word.
+    let job = Job::offline(2)?;
+    let seen = Seen::now(&patient)?;
+    ensure_eq!(seen.of_kind("finding").count(), 0, "findings of a busy job");
+    drop(job);
+    Ok(())
+}
+
+fn finds_over() -> anyhow::Result<()> {
+    let slots = guest::stat(0, "slots_total")?;
+    let few = slots.to_string();
+    let first = Load::start(&["--profile", "simple", "--queues", &few, "--rate", "1"])?;
+    let before = Seen::now(&[])?;
+    let over = |seen: &Seen| {
+        let mut findings = seen.of_kind("finding");
+        findings
+            .find(|f| f.data["kind"] == "oversubscribed")
+            .cloned()
+    };
+    anyhow::ensure!(over(&before).is_none(), "all slots are not too many");
+    let second = Load::start(&["--profile", "simple", "--queues", "1", "--rate", "1"])?;
+    let finding = over(&Seen::now(&[])?).context("no finding of oversubscription")?;
+    ensure_eq!(finding.text("severity")?, "warn", "severity");
+    ensure_eq!(finding.number("gpu_id")?, first.gpu_id()?, "gpu_id");
+    let counts = format!("now: {} compute queues for {slots} slots", slots + 1);
+    ensure_eq!(finding.text("evidence")?, counts, "evidence");
+    second.stop()?;
+    first.stop().map(drop)
+}
+
+/// The simulated GPU's counter (`sim_gpu_clock`).
+const SIM_CLOCK_MHZ: f64 = 100.0;
+
+fn knows_the_clock() -> anyhow::Result<()> {
+    let path = std::env::temp_dir().join("clock.gpr");
+    let mut job = Job::offline(2)?;
+    let mut record = Command::new("gpreempt")
+        .args([
+            "record",
+            "--force",
+            "--duration",
+            "14",
+            "--snapshot-every",
+            "1",
+        ])
+        .arg(&path)
+        .spawn()
+        .context("start gpreempt record")?;
+    // Each update takes both queues off, and the waves of the busy ones are saved. Pictures are taken in between.
+    while record.try_wait()?.is_none() {
+        job.load.command("update 0 50")?;
+        std::thread::sleep(std::time::Duration::from_millis(2500));
+    }
+    ensure_eq!(shell_code(record.wait()?), 0, "exit code of record");
+    for verb in ["queues", "stat"] {
+        let mut command = Command::new("gpreempt");
+        command.arg("replay").arg(&path);
+        command.args([verb, "--format", "json"]);
+        let seen = Seen::of(&mut command)?;
+        let finding = seen
+            .of_kind("finding")
+            .find(|finding| finding.data["kind"] == "save_restore")
+            .with_context(|| format!("{verb} tells of no save"))?;
+        let (advice, evidence) = (finding.text("advice")?, finding.text("evidence")?);
+        anyhow::ensure!(!evidence.contains("tick"), "{evidence:?} {advice:?}");
+        let numbers = advice
+            .split_once(" MHz \u{b1}")
+            .and_then(|(before, after)| {
+                let mhz: f64 = before.rsplit(' ').next()?.parse().ok()?;
+                let percent: f64 = after.split(' ').next()?.parse().ok()?;
+                Some((mhz, percent))
+            });
+        let (mhz, percent) = numbers.with_context(|| format!("no frequency in {advice:?}"))?;
+        println!("{verb}: {mhz} MHz, {percent} %");
+        // The text has a tenth of a MHz.
+        anyhow::ensure!(
+            percent <= 1.0 && (mhz - SIM_CLOCK_MHZ).abs() <= mhz * percent / 100.0 + 0.05,
+            "{mhz} MHz within {percent} % is not {SIM_CLOCK_MHZ} MHz"
+        );
+    }
+    fs::remove_file(&path)?;
+    Ok(())
 }
 
 fn held() -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use super::List;
 use crate::check::ensure_eq;
+use crate::guest;
 use crate::json_child::DEADLINE;
 use crate::load::Load;
 use crate::watch::shell_code;
@@ -27,6 +28,7 @@ pub(super) const TESTS: List = &[
         "top_gives_the_terminal_back_on_a_signal",
         signal,
     ),
+    (&["basic"], "top_tells_findings", tells_findings),
     (&["basic"], "top_of_a_user_shows_what_there_is", of_a_user),
 ];
 
@@ -178,6 +180,30 @@ fn shows() -> anyhow::Result<()> {
     top.finish(0)?;
     load.stop()?;
     Ok(())
+}
+
+fn tells_findings() -> anyhow::Result<()> {
+    let slots = guest::stat(0, "slots_total")?;
+    let few = (slots - 1).to_string();
+    let first = Load::start(&["--profile", "simple", "--queues", &few, "--rate", "1"])?;
+    let mut top = Top::start(&mut Command::new("gpreempt"))?;
+    // Blanks are moves of the cursor: single words.
+    // What is lost is told when probes are attached.
+    top.wait_for(&["lost", "used", &few])?;
+    top.press("f")?;
+    top.wait_for(&["Findings", "Scroll"])?;
+    // The first of its queues fits.
+    let second = Load::start(&["--profile", "simple", "--queues", "2", "--rate", "1"])?;
+    let culprit = format!("kfd-load[{}]", second.pid());
+    let told = ["WARN", "(f)", "OVERSUBSCRIBED", "oversubscribed"];
+    top.wait_for(&[told.as_slice(), &["crossed", &culprit]].concat())?;
+    // Slots take register reads, which keep no key waiting.
+    top.press("s")?;
+    top.wait_for(&["reading", "Scroll"])?;
+    top.press("qq")?;
+    top.finish(0)?;
+    second.stop()?;
+    first.stop().map(drop)
 }
 
 fn signal() -> anyhow::Result<()> {
