@@ -29,7 +29,7 @@ pub(super) struct Record {
     file: PathBuf,
     #[command(flatten)]
     span: Span,
-    /// Take a picture of all queues this often, beside those of the start, the end, and whenever queues came or went
+    /// Take a picture of all queues this often, beside those of the start, the end, and whenever queues came, went, were stopped or restarted
     #[arg(long, value_name = "DURATION", value_parser = super::watch::duration)]
     snapshot_every: Option<Duration>,
     /// Pictures also of the hardware slots that queues are on: reads thousands of registers under the driver's lock

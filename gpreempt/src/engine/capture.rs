@@ -36,7 +36,7 @@ struct State {
     now: fn() -> u64,
     every_ns: Option<u64>,
     looked_ns: u64,
-    /// Queues came or went since the last picture.
+    /// A picture would look otherwise than the last one.
     changed: bool,
     counters: Counters,
     /// The driver went, and the source that was attached to it is still there.
@@ -54,7 +54,7 @@ pub struct CaptureSource<S> {
 
 impl<H: Host> CaptureHost<H> {
     /// Records `host` to `file`. `look` reads what belongs into a picture of the machine: at the start, at the end, within a second
-    /// after queues came or went, and `every` so often.
+    /// after queues came, went, were stopped or restarted, and `every` so often.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -257,13 +257,25 @@ impl<S: Source> Source for CaptureSource<S> {
     }
 }
 
+/// Whether a picture looks otherwise after it: queues came or went, or something stops them, or not any more.
+fn looks_otherwise(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::QueueCreated
+            | Kind::QueueDestroyed
+            | Kind::ProcessEvicted
+            | Kind::ProcessRestored
+            | Kind::QueuesSuspended
+            | Kind::QueuesResumed
+            | Kind::QueuesHeld
+            | Kind::QueuesReleased
+    )
+}
+
 /// Whether it is time to write.
 fn keep(capture: &Capture, bytes: &[u8]) -> bool {
     let mut state = capture.0.borrow_mut();
-    state.changed |= decode(bytes).is_ok_and(|happening| {
-        let kind = happening.event.kind();
-        matches!(kind, Kind::QueueCreated | Kind::QueueDestroyed)
-    });
+    state.changed |= decode(bytes).is_ok_and(|happening| looks_otherwise(happening.event.kind()));
     state
         .writer
         .as_mut()
