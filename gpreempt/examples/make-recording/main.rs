@@ -76,9 +76,12 @@ fn main() -> anyhow::Result<()> {
     let pids = FIRST_PID..FIRST_PID + arguments.processes;
     let period_ns = 1_000_000_000 / arguments.per_second;
     let mut now_ns = START_NS;
+    let mut second = START_NS;
     for (n, record) in (1..=arguments.events).zip(load::records(START_NS, period_ns, pids)) {
         now_ns = record.ts_ns;
-        if writer.record(&record.bytes) {
+        let full = writer.record(&record.bytes);
+        if full || now_ns - second >= 1_000_000_000 {
+            second = now_ns;
             writer.flush()?;
         }
         if arguments.per_picture > 0 && n % arguments.per_picture == 0 {
