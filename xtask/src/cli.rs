@@ -38,7 +38,7 @@ pub(crate) enum Verb {
     Test(TestArgs),
     /// Compare the driver on the simulated GPU with the distribution's
     Fidelity,
-    /// Measure in a guest
+    /// Measure, on this machine and in guests
     Bench(BenchArgs),
     /// The patch series of the driver: check it, list it, apply it to a kernel tree
     #[command(subcommand)]
@@ -129,6 +129,10 @@ pub(crate) struct BenchArgs {
     /// Also write the page to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
+
+    /// Leave out what needs a guest, and say so: with `understand`
+    #[arg(long)]
+    pub(crate) no_vm: bool,
 }
 
 /// A measurement.
@@ -138,6 +142,8 @@ pub(crate) enum Bench {
     Overhead,
     /// What stopping and restarting queues costs, by every means
     Preempt,
+    /// How fast gpreempt itself is: decoding, replay, queues, top, memory
+    Understand,
 }
 
 /// A guest and what to run in it.

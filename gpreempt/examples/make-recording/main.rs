@@ -6,12 +6,16 @@
 
 mod load;
 #[path = "../../src/kfd/snapshot/tests/machine.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "it is of tests, which use more of it"
+)]
 mod machine;
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -19,7 +23,7 @@ use gpreempt::inspect;
 // `machine` names it so.
 use gpreempt::kfd;
 use gpreempt::kfd::snapshot::Want;
-use gpreempt::recording::{Attached, Snapped, Writer};
+use gpreempt::recording::{Attached, Entry, Reader, Snapped, Writer};
 use gpreempt::source::Startup;
 use machine::{Dump, Machine, SDMA};
 
@@ -52,10 +56,17 @@ struct Arguments {
     /// Events between two pictures of the machine; 0 = only those at the start and the end
     #[arg(long, default_value_t = 0)]
     per_picture: u64,
+    /// Make none, and print how many bytes the files of the last picture in it are
+    #[arg(long)]
+    picture_bytes: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if arguments.picture_bytes {
+        println!("{}", picture_bytes(&arguments.file)?);
+        return Ok(());
+    }
     let machine = machine(arguments.processes);
     let file = File::create(&arguments.file)
         .with_context(|| format!("create {}", arguments.file.display()))?;
@@ -164,4 +175,17 @@ fn picture(
         writer.file(&path, &content)?;
     }
     Ok(())
+}
+
+fn picture_bytes(file: &Path) -> anyhow::Result<usize> {
+    let mut reader = Reader::open(file)?;
+    let mut bytes = 0;
+    while let Some(entry) = reader.next_entry()? {
+        match entry {
+            Entry::Snapshot(_) => bytes = 0,
+            Entry::File { content, .. } => bytes += content.len(),
+            _ => {}
+        }
+    }
+    Ok(bytes)
 }
