@@ -38,6 +38,8 @@ pub(crate) enum Verb {
     Test(TestArgs),
     /// Compare the driver on the simulated GPU with the distribution's
     Fidelity,
+    /// Search for input that breaks a parser
+    Fuzz(FuzzArgs),
     /// Measure, on this machine and in guests
     Bench(BenchArgs),
     /// The patch series of the driver: check it, list it, apply it to a kernel tree
@@ -117,6 +119,17 @@ pub(crate) struct TestArgs {
     /// Only this group of tests/vm/groups.toml, or several
     #[arg(long = "group", value_name = "NAME")]
     pub(crate) groups: Vec<String>,
+}
+
+/// What to fuzz, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct FuzzArgs {
+    /// Only this target of fuzz/fuzz_targets
+    pub(crate) target: Option<String>,
+
+    /// For each target
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
 }
 
 /// What to measure.
