@@ -38,7 +38,9 @@ pub(crate) enum Verb {
     Test(TestArgs),
     /// Compare the driver on the simulated GPU with the distribution's
     Fidelity,
-    /// Measure in a guest
+    /// Search for input that breaks a parser
+    Fuzz(FuzzArgs),
+    /// Measure, on this machine and in guests
     Bench(BenchArgs),
     /// The patch series of the driver: check it, list it, apply it to a kernel tree
     #[command(subcommand)]
@@ -119,6 +121,17 @@ pub(crate) struct TestArgs {
     pub(crate) groups: Vec<String>,
 }
 
+/// What to fuzz, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct FuzzArgs {
+    /// Only this target of fuzz/fuzz_targets
+    pub(crate) target: Option<String>,
+
+    /// For each target
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) seconds: u64,
+}
+
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -129,6 +142,10 @@ pub(crate) struct BenchArgs {
     /// Also write the page to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
+
+    /// Leave out what needs a guest, and say so: with `understand`
+    #[arg(long)]
+    pub(crate) no_vm: bool,
 }
 
 /// A measurement.
@@ -138,6 +155,8 @@ pub(crate) enum Bench {
     Overhead,
     /// What stopping and restarting queues costs, by every means
     Preempt,
+    /// How fast gpreempt itself is: decoding, replay, queues, top, memory
+    Understand,
 }
 
 /// A guest and what to run in it.

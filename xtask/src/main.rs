@@ -40,6 +40,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Vm(args) => verb::vm::run(&project, args),
         Verb::Test(args) => verb::test::run(&project, args),
         Verb::Fidelity => verb::fidelity::run(&project),
+        Verb::Fuzz(args) => verb::fuzz::run(&project, &args),
         Verb::Bench(args) => verb::bench::run(&project, &args),
         Verb::Patch(verb) => verb::patch::run(&project, &verb),
     }

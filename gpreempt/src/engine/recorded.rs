@@ -165,9 +165,7 @@ impl Tape {
     fn apply(&mut self, entry: Entry) {
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
         match entry {
-            Entry::File { path, content } => {
-                tree.insert(&path, &content);
-            }
+            Entry::File { path, content } => tree.put(path, content),
             Entry::Snapshot(snapped) => {
                 tree.clear();
                 self.in_picture = Some(snapped);

@@ -120,19 +120,20 @@ impl<'a> Session<'a> {
 
     /// One record from the ring.
     pub(super) fn take(&mut self, bytes: &[u8]) {
-        match decode(bytes) {
-            Ok(happening) => self.show(&happening),
+        // Where it lies: it is as long as what is done with it is short.
+        match &decode(bytes) {
+            Ok(happening) => self.show(happening),
             Err(_) => self.undecoded += 1,
         }
     }
 
     fn show(&mut self, happening: &Happening) {
         self.last_ns = self.last_ns.max(happening.ts_ns);
-        let others = [Some(happening.actor_pid), happening.event.owner_pid()];
-        for pid in happening
-            .pid
+        // Mostly a process acts for itself.
+        let actor = Some(happening.actor_pid).filter(|actor| happening.pid != Some(*actor));
+        for pid in [happening.pid, actor, happening.event.owner_pid()]
             .into_iter()
-            .chain(others.into_iter().flatten())
+            .flatten()
         {
             if self.model.wants_name(pid) {
                 self.model.learn(pid, task::comm(&self.root, pid));

@@ -41,6 +41,9 @@ const MOST_DEVICES: u32 = 256;
 /// `KFD_MAX_NUM_OF_QUEUES_PER_PROCESS` is 1024.
 const MOST_QUEUES: usize = 4096;
 
+/// More than any struct that is read at once has. Offsets can be those of a profile that is not what it says.
+const MOST_BYTES: u32 = 1 << 20;
+
 /// How often a list that changed is read.
 const TRIES: u32 = 3;
 
@@ -235,7 +238,7 @@ impl Walk<'_> {
             }
             into.push(read.queue(self.o, of_process).ok_or(Torn)?);
             node = read
-                .u64_at(self.o.queue_list + self.o.list_next)
+                .u64_at(self.o.queue_list.saturating_add(self.o.list_next))
                 .ok_or(Torn)?;
         }
         Err(Torn)
@@ -274,7 +277,8 @@ impl Span {
         let last = known().max().unwrap_or(0);
         Self {
             first,
-            bytes: (last - first) as usize + 8,
+            // What lies beyond is not known.
+            bytes: (last - first).min(MOST_BYTES) as usize + 8,
         }
     }
 }

@@ -55,13 +55,55 @@ pub(super) fn row(line: &str) -> Option<(u32, impl Iterator<Item = Option<u32>> 
         return None;
     }
     let offset = u32::from_str_radix(offset, 16).ok()?;
-    Some((offset, words.split_ascii_whitespace().map(word_of)))
+    Some((offset, Words(words.as_bytes())))
 }
 
-fn word_of(word: &str) -> Option<u32> {
-    (word.len() == 8)
-        .then(|| u32::from_str_radix(word, 16).ok())
-        .flatten()
+/// Words with white space between them.
+struct Words<'a>(&'a [u8]);
+
+impl Iterator for Words<'_> {
+    type Item = Option<u32>;
+
+    fn next(&mut self) -> Option<Option<u32>> {
+        // As the kernel prints them: a blank, eight digits, and the next word or the end.
+        if let [b' ', rest @ ..] = self.0 {
+            if let (Some(digits), None | Some(b' ')) = (rest.first_chunk(), rest.get(8)) {
+                if let Some(value) = value_of(*digits) {
+                    self.0 = &rest[8..];
+                    return Some(Some(value));
+                }
+            }
+        }
+        let start = self.0.trim_ascii_start();
+        if start.is_empty() {
+            return None;
+        }
+        let end = start.iter().position(u8::is_ascii_whitespace);
+        let (word, rest) = start.split_at(end.unwrap_or(start.len()));
+        self.0 = rest;
+        Some(word.try_into().ok().and_then(value_of))
+    }
+}
+
+/// Values of hexadecimal digits; what is none has a bit that no digit has. A dump has a million words.
+const DIGITS: [u8; 256] = {
+    let mut digits = [0x80; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value] as usize] = value as u8;
+        digits[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
+
+fn value_of(digits: [u8; 8]) -> Option<u32> {
+    let digits = digits.map(|digit| DIGITS[usize::from(digit)]);
+    let all = digits.iter().fold(0, |all, digit| all | digit);
+    let value = digits
+        .iter()
+        .fold(0, |value, digit| value << 4 | u32::from(*digit));
+    (all < 16).then_some(value)
 }
 
 /// `Node 2, gpu_id f7bc:`.
@@ -74,4 +116,23 @@ pub(super) fn node(line: &str) -> Option<(u32, GpuId)> {
         node.parse().ok()?,
         GpuId(u32::from_str_radix(gpu_id, 16).ok()?),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_are_those_of_the_standard_library(words in "([ \t]{0,2}([0-9a-fA-F]{7,9}|[0-9a-f+é]{8})){0,4} ?") {
+            let read: Vec<_> = Words(words.as_bytes()).collect();
+            let is_word = |word: &str| word.len() == 8 && word.bytes().all(|b| b.is_ascii_hexdigit());
+            let expected: Vec<_> = words
+                .split_ascii_whitespace()
+                .map(|word| is_word(word).then(|| u32::from_str_radix(word, 16).ok()).flatten())
+                .collect();
+            prop_assert_eq!(read, expected);
+        }
+    }
 }

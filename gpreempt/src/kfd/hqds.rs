@@ -116,11 +116,12 @@ impl Slot {
     pub fn doorbell(&self) -> Option<u32> {
         let raw = match self.kind {
             SlotKind::Sdma { .. } => {
-                let first = self.registers.first()?.0;
-                self.registers
-                    .iter()
-                    .find(|(address, _)| *address == first + SDMA_DOORBELL_OFFSET)?
-                    .1
+                let at = self
+                    .registers
+                    .first()?
+                    .0
+                    .checked_add(SDMA_DOORBELL_OFFSET)?;
+                self.registers.iter().find(|(address, _)| *address == at)?.1
             }
             _ => self.value(15),
         };

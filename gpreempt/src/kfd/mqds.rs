@@ -140,13 +140,7 @@ pub fn parse(text: &str) -> Result<Vec<ProcessMqds>, ParseError> {
         let Some(process) = processes.last_mut() else {
             return Err(ParseError::nothing_found("process"));
         };
-        if let Some((kind, gpu_id)) = queue(line) {
-            process.queues.push(QueueMqd {
-                kind,
-                gpu_id,
-                images: Vec::new(),
-            });
-        } else if let Some((offset, words)) = row(line) {
+        if let Some((offset, words)) = row(line) {
             let Some(queue) = process.queues.last_mut() else {
                 return Err(ParseError::new(
                     number,
@@ -174,6 +168,12 @@ pub fn parse(text: &str) -> Result<Vec<ProcessMqds>, ParseError> {
                     ParseError::new(number, "a word is not 8 hexadecimal digits")
                 })?);
             }
+        } else if let Some((kind, gpu_id)) = queue(line) {
+            process.queues.push(QueueMqd {
+                kind,
+                gpu_id,
+                images: Vec::new(),
+            });
         } else if !is_remark(line) {
             return Err(ParseError::new(
                 number,

@@ -37,7 +37,7 @@ impl Captured {
     }
 
     /// What is new or other than it was since this was last called, in order of the paths.
-    pub fn take(&mut self) -> Vec<(String, Vec<u8>)> {
+    pub fn take(&mut self) -> Vec<(String, Arc<Vec<u8>>)> {
         let all = &self.all;
         std::mem::take(&mut self.fresh)
             .into_iter()
@@ -109,6 +109,10 @@ impl Root {
     /// # Errors
     /// As [`std::fs::read`], with the path in the message.
     pub fn bytes(&self, absolute: &str) -> io::Result<Vec<u8>> {
+        self.shared(absolute).map(Arc::unwrap_or_clone)
+    }
+
+    fn shared(&self, absolute: &str) -> io::Result<Arc<Vec<u8>>> {
         self.read(absolute, |path| std::fs::read(path))
             .map_err(|e| io::Error::new(e.kind(), format!("{absolute}: {e}")))
     }
@@ -118,8 +122,19 @@ impl Root {
     /// # Errors
     /// As [`Root::bytes`].
     pub fn text(&self, absolute: &str) -> io::Result<String> {
-        let bytes = self.bytes(absolute)?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+        self.read_text(absolute, str::to_owned)
+    }
+
+    /// What `read` makes of a file's content without surrounding white space. Of a long file in a recording no copy is made.
+    ///
+    /// # Errors
+    /// As [`Root::bytes`].
+    pub fn read_text<T>(&self, absolute: &str, read: impl FnOnce(&str) -> T) -> io::Result<T> {
+        let bytes = self.shared(absolute)?;
+        Ok(match std::str::from_utf8(&bytes) {
+            Ok(text) => read(text.trim()),
+            Err(_) => read(String::from_utf8_lossy(&bytes).trim()),
+        })
     }
 
     /// A file's content as a number, decimal.
@@ -195,13 +210,13 @@ impl Root {
         &self,
         absolute: &str,
         from: impl FnOnce(&Path) -> io::Result<Vec<u8>>,
-    ) -> io::Result<Vec<u8>> {
+    ) -> io::Result<Arc<Vec<u8>>> {
         match &self.0 {
-            Inner::Directory(_) => from(&self.path(absolute)),
+            Inner::Directory(_) => from(&self.path(absolute)).map(Arc::new),
             Inner::Captured(_, captured) => {
                 let bytes = from(&self.path(absolute))?;
                 lock(captured).keep(absolute, &bytes);
-                Ok(bytes)
+                Ok(Arc::new(bytes))
             }
             Inner::Recorded(tree) => lock(tree).bytes(absolute),
         }

@@ -3,19 +3,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 
-/// Files by absolute path.
+/// Files by absolute path. A dump has tens of megabytes: who reads one shares it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tree(BTreeMap<String, Vec<u8>>);
+pub struct Tree(BTreeMap<String, Arc<Vec<u8>>>);
 
 impl Tree {
     /// Puts a file there, in place of an older one. Whether that changed anything.
     pub fn insert(&mut self, path: &str, content: &[u8]) -> bool {
-        if self.0.get(path).is_some_and(|old| old == content) {
+        if self
+            .0
+            .get(path)
+            .is_some_and(|old| old.as_slice() == content)
+        {
             return false;
         }
-        self.0.insert(path.to_owned(), content.to_vec());
+        self.put(path.to_owned(), content.to_vec());
         true
+    }
+
+    /// The same for who has no more use for the content.
+    pub fn put(&mut self, path: String, content: Vec<u8>) {
+        self.0.insert(path, Arc::new(content));
     }
 
     /// Forgets everything.
@@ -27,7 +37,7 @@ impl Tree {
     ///
     /// # Errors
     /// `NotFound`.
-    pub fn bytes(&self, path: &str) -> io::Result<Vec<u8>> {
+    pub fn bytes(&self, path: &str) -> io::Result<Arc<Vec<u8>>> {
         self.0.get(path).cloned().ok_or_else(not_recorded)
     }
 
@@ -80,7 +90,7 @@ mod tests {
         tree.insert("/proc/7-x", b"");
         assert_eq!(tree.names("/proc").unwrap(), ["7", "7-x", "70"]);
         assert_eq!(tree.names("/proc/7/").unwrap(), ["comm"]);
-        assert_eq!(tree.bytes("/proc/7/comm").unwrap(), b"b\n");
+        assert_eq!(tree.bytes("/proc/7/comm").unwrap().as_slice(), b"b\n");
         assert!(tree.exists("/proc/7") && !tree.exists("/proc/8") && !tree.exists("/pro"));
         let error = tree.names("/sys").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

@@ -105,7 +105,7 @@ impl Model {
     #[must_use]
     pub fn usage(&self, key: &QueueKey) -> Option<Usage> {
         let account = &self.queues.get(key)?.account;
-        let node = self.gpus.get(&key.gpu_id)?;
+        let node = self.gpus.get(key.gpu_id)?;
         let share = self.shares.get(key.pid, key.gpu_id)?;
         let counts = account.read(&share.account.read(&node.runlist.counts));
         Some(Usage::new(account.since_ns, &counts))
@@ -149,18 +149,18 @@ impl Model {
     /// or one of too many.
     pub fn taken(&self, gpu_id: GpuId) -> impl Iterator<Item = (Cause, Option<Pid>, Taken)> + '_ {
         self.gpus
-            .get(&gpu_id)
+            .get(gpu_id)
             .into_iter()
             .flat_map(|node| node.takers.iter())
     }
 
     /// Every node that an event named, in no order.
     pub fn gpus(&self) -> impl Iterator<Item = (GpuId, &Gpu)> {
-        self.gpus.iter().map(|(gpu_id, node)| (*gpu_id, &node.gpu))
+        self.gpus.iter().map(|(gpu_id, node)| (gpu_id, &node.gpu))
     }
 
     pub(super) fn unmapped(&mut self, gpu_id: GpuId, happening: &Happening) {
-        let node = self.gpus.entry(gpu_id).or_default();
+        let node = self.gpus.of_event(gpu_id);
         node.gpu.unmaps += 1;
         // The driver keeps the runlist as active when taking it off failed (unmap_queues_cpsch, Linux 6.12).
         node.gpu.mapped = happening.status != 0;
@@ -192,7 +192,7 @@ impl Model {
 
     /// A queue exists from now on.
     pub(super) fn open_account(&mut self, key: QueueKey, queue: Queue, happening: &Happening) {
-        let node = self.gpus.entry(key.gpu_id).or_default();
+        let node = self.gpus.of_event(key.gpu_id);
         let at = node
             .runlist
             .after(call(happening), true)
@@ -231,7 +231,7 @@ impl Model {
         happening: &Happening,
     ) -> Option<Off> {
         let tracked = self.queues.get_mut(key)?;
-        let node = self.gpus.get(&key.gpu_id)?;
+        let node = self.gpus.get(key.gpu_id)?;
         let share = self.shares.get(key.pid, key.gpu_id)?;
         let joined_ns = tracked.account.joined_ns().max(share.account.joined_ns());
         let at = node
@@ -249,7 +249,7 @@ impl Model {
     /// A queue is gone.
     pub(super) fn close_account(&mut self, key: &QueueKey, happening: &Happening) -> Option<Queue> {
         let tracked = self.queues.remove(key)?;
-        let node = self.gpus.get(&key.gpu_id);
+        let node = self.gpus.get(key.gpu_id);
         let share = self.shares.get_mut(key.pid, key.gpu_id);
         let mut over = false;
         if let (Some(node), Some(share)) = (node, share) {
@@ -284,7 +284,7 @@ impl Model {
     fn settle(&mut self, ts_ns: u64, of: impl Fn(&QueueKey) -> bool) {
         for (key, tracked) in self.queues.iter().filter(|(key, _)| of(key)) {
             let share = self.shares.get_mut(key.pid, key.gpu_id);
-            if let (Some(node), Some(share)) = (self.gpus.get(&key.gpu_id), share) {
+            if let (Some(node), Some(share)) = (self.gpus.get(key.gpu_id), share) {
                 let counts = tracked
                     .account
                     .read(&share.account.read(&node.runlist.counts));
@@ -345,7 +345,7 @@ impl Model {
         happening: &Happening,
         set: impl Fn(Stopped, u32) -> Stopped,
     ) -> Option<Off> {
-        let node = self.gpus.get(&gpu_id)?;
+        let node = self.gpus.get(gpu_id)?;
         let share = self.shares.get_mut(pid, gpu_id)?;
         let stopped = set(share.stopped, share.queues);
         share.set(stopped, &node.runlist, call(happening))

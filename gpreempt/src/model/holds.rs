@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a patched driver holds: queues by process, node and who holds them. The driver tells how many, not which.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use crate::event::{GpuId, Hold, HoldCause, Pid};
 
@@ -80,9 +80,13 @@ impl Holds {
     }
 
     pub(super) fn any(&self, pid: Pid, gpu_id: GpuId) -> bool {
-        self.0
-            .keys()
-            .any(|key| key.pid == pid && key.gpu_id == gpu_id)
+        [false, true].into_iter().any(|by_reservation| {
+            self.0.contains_key(&Key {
+                pid,
+                gpu_id,
+                by_reservation,
+            })
+        })
     }
 
     pub(super) fn get(&self, pid: Pid, gpu_id: GpuId) -> Held {

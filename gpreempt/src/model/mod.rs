@@ -4,14 +4,15 @@
 mod accounting;
 mod holds;
 mod names;
+mod nodes;
 mod oversubscription;
+mod processes;
 mod shares;
 mod stops;
 mod takers;
 mod tally;
 mod usage;
 
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use foldhash::HashMap;
@@ -25,14 +26,14 @@ pub use usage::{Off, Oversubscription, ProcessUsage, Rule, Usage};
 use crate::event::{
     Comm, Event, EvictReason, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType,
 };
-use accounting::Node;
 use holds::Holds;
-use names::Names;
+use nodes::Nodes;
+use processes::Processes;
 use shares::Shares;
 use stops::Account;
 
 /// A process that has /dev/kfd open.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Process {
     /// With the pid, its key; `None` for one that was there before the start.
     pub start_boottime_ns: Option<u64>,
@@ -151,35 +152,40 @@ struct Tracked {
 pub struct Model {
     /// When watching began, or the first event.
     since_ns: Option<u64>,
-    processes: HashMap<Pid, Process>,
+    processes: Processes,
     queues: HashMap<QueueKey, Tracked>,
-    gpus: HashMap<GpuId, Node>,
+    gpus: Nodes,
     limits: HashMap<GpuId, Limits>,
     evictions: HashMap<(Pid, GpuId), Eviction>,
     /// Queues that debuggers suspended, by process.
     suspended: HashMap<Pid, u32>,
     shares: Shares,
     holds: Holds,
-    names: Names,
     tally: Tally,
 }
 
 impl Model {
     /// Takes in one event and says what is known about it.
+    #[inline]
     pub fn apply(&mut self, happening: &Happening) -> Context {
+        let mut context = Context::default();
+        self.apply_to(happening, &mut context);
+        context
+    }
+
+    /// In place: copying what is returned costs as much as some of the lookups.
+    fn apply_to(&mut self, happening: &Happening, context: &mut Context) {
         self.tally.count(happening.event.kind());
         let Happening { ts_ns, pid, .. } = *happening;
         self.since_ns.get_or_insert(ts_ns);
-        let comm = pid.and_then(|pid| self.comm(pid));
-        let mut context = Context {
-            comm,
-            actor_comm: match pid == Some(happening.actor_pid) {
-                true => comm,
-                false => self.comm(happening.actor_pid),
-            },
-            owner_comm: happening.event.owner_pid().and_then(|pid| self.comm(pid)),
-            ..Context::default()
+        context.comm = pid.and_then(|pid| self.processes.of_event(pid));
+        context.actor_comm = match pid == Some(happening.actor_pid) {
+            true => context.comm,
+            false => self.comm(happening.actor_pid),
         };
+        if let Some(owner) = happening.event.owner_pid() {
+            context.owner_comm = self.comm(owner);
+        }
         match happening.event {
             Event::ProcessAttached {
                 start_boottime_ns,
@@ -189,13 +195,13 @@ impl Model {
             } => {
                 if let Some(pid) = pid {
                     self.attach(pid, start_boottime_ns, ts_ns, ns_pid, comm);
-                    context.cgroup = self.processes.get(&pid).and_then(|p| p.cgroup.clone());
+                    context.cgroup = self.processes.get(pid).and_then(|p| p.cgroup.clone());
                 }
                 context.comm = named(comm).or(context.comm);
             }
             Event::ProcessExited { comm, .. } => {
                 if let Some(pid) = pid {
-                    self.exit(pid, ts_ns, comm, &mut context);
+                    self.exit(pid, ts_ns, comm, context);
                 }
                 context.comm = named(comm).or(context.comm);
             }
@@ -224,7 +230,7 @@ impl Model {
                     if !self.queues.contains_key(&key) {
                         self.open_account(key, queue, happening);
                     }
-                    let process = self.process(pid);
+                    let process = self.processes.entry(pid);
                     process.comm = named(comm).or(process.comm);
                 }
                 context.comm = named(comm).or(context.comm);
@@ -257,7 +263,7 @@ impl Model {
                         queue_id,
                     };
                     self.open_account(key, queue, happening);
-                    let process = self.process(pid);
+                    let process = self.processes.entry(pid);
                     process.comm = named(comm).or(process.comm);
                 }
                 context.comm = named(comm).or(context.comm);
@@ -318,7 +324,7 @@ impl Model {
             } => {
                 let limits = || self.limits.get(&gpu_id).copied().unwrap_or_default();
                 let since_ns = self.since_ns.unwrap_or(ts_ns);
-                let node = self.gpus.entry(gpu_id).or_default();
+                let node = self.gpus.of_event(gpu_id);
                 let gpu = &mut node.gpu;
                 gpu.queues = queues;
                 gpu.cp_queues = cp_queues;
@@ -361,7 +367,7 @@ impl Model {
             }
             Event::GpuReset { gpu_id, phase } => {
                 if phase != crate::event::ResetPhase::Post {
-                    self.gpus.entry(gpu_id).or_default().gpu.resets += 1;
+                    self.gpus.of_event(gpu_id).gpu.resets += 1;
                 }
             }
             Event::QueuesSuspended { count, .. } => {
@@ -379,17 +385,6 @@ impl Model {
             }
             Event::QueueRejected => {}
         }
-        context
-    }
-
-    fn process(&mut self, pid: Pid) -> &mut Process {
-        self.processes.entry(pid).or_insert_with(|| Process {
-            start_boottime_ns: None,
-            attached_ns: None,
-            comm: None,
-            ns_pid: None,
-            cgroup: None,
-        })
     }
 
     fn attach(
@@ -400,22 +395,20 @@ impl Model {
         ns_pid: Option<u32>,
         comm: Comm,
     ) {
-        if let Entry::Occupied(old) = self.processes.entry(pid) {
+        let started = self
+            .processes
+            .get(pid)
+            .and_then(|old| old.start_boottime_ns);
+        if started.is_some_and(|start| start != start_boottime_ns) {
             // Another process under the same pid: the exit of the first was not seen, so its queues are stale.
-            if old
-                .get()
-                .start_boottime_ns
-                .is_some_and(|start| start != start_boottime_ns)
-            {
-                let comm = old.remove().comm;
-                self.close_accounts_of(pid, ts_ns, comm);
-                self.evictions.retain(|(owner, _), _| *owner != pid);
-                self.suspended.remove(&pid);
-                self.holds.forget(pid);
-            }
+            let comm = self.processes.remove(pid).and_then(|old| old.comm);
+            self.close_accounts_of(pid, ts_ns, comm);
+            self.evictions.retain(|(owner, _), _| *owner != pid);
+            self.suspended.remove(&pid);
+            self.holds.forget(pid);
         }
-        self.names.forget(pid);
-        let process = self.process(pid);
+        self.processes.forget_name(pid);
+        let process = self.processes.entry(pid);
         process.start_boottime_ns = Some(start_boottime_ns);
         // Every open of /dev/kfd tells; the first one counts.
         process.attached_ns.get_or_insert(ts_ns);
@@ -424,7 +417,7 @@ impl Model {
     }
 
     fn exit(&mut self, pid: Pid, ts_ns: u64, comm: Comm, context: &mut Context) {
-        if let Some(process) = self.processes.remove(&pid) {
+        if let Some(process) = self.processes.remove(pid) {
             context.lifetime_ns = process
                 .attached_ns
                 .map(|attached| ts_ns.saturating_sub(attached));
@@ -433,7 +426,7 @@ impl Model {
         }
         // Its queues follow with records of their own, from the worker that tears it down.
         let comm = named(comm).or(context.comm);
-        self.names.learn(pid, comm);
+        self.processes.learn(pid, comm);
         self.evictions.retain(|(owner, _), _| *owner != pid);
         self.suspended.remove(&pid);
         self.holds.forget(pid);
@@ -443,28 +436,23 @@ impl Model {
     /// The name of a process, if it was ever told.
     #[must_use]
     pub fn comm(&self, pid: Pid) -> Option<Comm> {
-        match self.processes.get(&pid).and_then(|process| process.comm) {
-            Some(comm) => Some(comm),
-            None => self.names.get(pid).flatten(),
-        }
+        self.processes.comm(pid)
     }
 
     /// True if the name of this process was never asked for: the caller may look it up and [`learn`](Self::learn) it.
     #[must_use]
     pub fn wants_name(&self, pid: Pid) -> bool {
-        pid.0 != 0
-            && self.processes.get(&pid).is_none_or(|p| p.comm.is_none())
-            && self.names.get(pid).is_none()
+        pid.0 != 0 && self.processes.is_unknown(pid)
     }
 
     /// Tells the name of a process that is not a GPU process, or that there is none to be had.
     pub fn learn(&mut self, pid: Pid, comm: Option<Comm>) {
-        self.names.learn(pid, comm);
+        self.processes.learn(pid, comm);
     }
 
     /// Tells the cgroup of a process, which records name by id only.
     pub fn set_cgroup(&mut self, pid: Pid, path: Arc<str>) {
-        self.process(pid).cgroup = Some(path);
+        self.processes.entry(pid).cgroup = Some(path);
     }
 
     /// Every queue, in no order.
@@ -483,18 +471,18 @@ impl Model {
     /// A process.
     #[must_use]
     pub fn process_of(&self, pid: Pid) -> Option<&Process> {
-        self.processes.get(&pid)
+        self.processes.get(pid)
     }
 
     /// Every process, in no order.
     pub fn processes(&self) -> impl Iterator<Item = (Pid, &Process)> {
-        self.processes.iter().map(|(pid, process)| (*pid, process))
+        self.processes.iter()
     }
 
     /// A node, if an event named it.
     #[must_use]
     pub fn gpu(&self, gpu_id: GpuId) -> Option<&Gpu> {
-        self.gpus.get(&gpu_id).map(|node| &node.gpu)
+        self.gpus.get(gpu_id).map(|node| &node.gpu)
     }
 
     /// What is held of a process on a node, as far as seen: queues held before the start are not known.

@@ -2,7 +2,9 @@
 //! Names of processes that hold no queue: debuggers, kernel workers, and those that just exited. Bounded, because a
 //! watch may run for months.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 
 use crate::event::{Comm, Pid};
 

@@ -11,8 +11,18 @@ use serde::de::DeserializeOwned;
 
 use super::format::{self, Entry, Head, FORMAT};
 
-/// Entries that are read ahead.
-const AHEAD: usize = 8;
+/// Entries are handed over in batches of about so many bytes, most of which are small files: a thread that is woken for each of them
+/// costs more than reading it.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What an entry takes beside its content, about.
+const ENTRY_BYTES: usize = 256;
+
+/// Batches that are read ahead.
+const AHEAD: usize = 4;
+
+/// An entry that is longer gets its memory as it is read: its length is a claim.
+const BELIEVED: u64 = 64 << 20;
 
 /// Longest entry: a chunk of events is one MiB, a dump of debugfs some tens of them.
 const LONGEST: u64 = 1 << 30;
@@ -60,7 +70,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Reader {
     head: Head,
-    entries: Receiver<Result<Entry, String>>,
+    batches: Receiver<Result<Vec<Entry>, String>>,
+    batch: std::vec::IntoIter<Entry>,
     records: u64,
     ended: bool,
 }
@@ -84,11 +95,11 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn new(file: impl Read + Send + 'static, path: String) -> Result<Self, Error> {
-        let (sender, entries) = sync_channel(AHEAD);
+        let (sender, batches) = sync_channel(AHEAD);
         let (head_sender, head) = sync_channel(1);
         thread::Builder::new()
             .name("recording".to_owned())
-            .spawn(move || read_all(file, &head_sender, &sender))
+            .spawn(move || read_all(file, &head_sender, sender))
             .map_err(|error| Error::Open {
                 path: path.clone(),
                 error,
@@ -112,7 +123,8 @@ impl Reader {
         }
         Ok(Self {
             head,
-            entries,
+            batches,
+            batch: Vec::new().into_iter(),
             records: 0,
             ended: false,
         })
@@ -132,8 +144,8 @@ impl Reader {
         if self.ended {
             return Ok(None);
         }
-        let why = match self.entries.recv() {
-            Ok(Ok(entry)) => {
+        let why = loop {
+            if let Some(entry) = self.batch.next() {
                 match &entry {
                     Entry::Events(bytes) => self.records += count(bytes),
                     Entry::End(_) => self.ended = true,
@@ -141,8 +153,11 @@ impl Reader {
                 }
                 return Ok(Some(entry));
             }
-            Ok(Err(why)) => why,
-            Err(_) => "its last entry is missing".to_owned(),
+            match self.batches.recv() {
+                Ok(Ok(batch)) => self.batch = batch.into_iter(),
+                Ok(Err(why)) => break why,
+                Err(_) => break "its last entry is missing".to_owned(),
+            }
         };
         self.ended = true;
         Err(Error::CutOff {
@@ -162,22 +177,53 @@ fn count(mut bytes: &[u8]) -> u64 {
     records
 }
 
+/// Entries on their way to the reader.
+struct Ahead {
+    batches: SyncSender<Result<Vec<Entry>, String>>,
+    batch: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Ahead {
+    /// Whether more is wanted.
+    fn push(&mut self, entry: Entry, bytes: usize) -> bool {
+        self.batch.push(entry);
+        self.bytes += bytes + ENTRY_BYTES;
+        self.bytes < BATCH_BYTES || self.send()
+    }
+
+    fn send(&mut self) -> bool {
+        self.bytes = 0;
+        self.batches
+            .send(Ok(std::mem::take(&mut self.batch)))
+            .is_ok()
+    }
+}
+
 fn read_all(
     file: impl Read,
     head: &SyncSender<Result<Head, String>>,
-    entries: &SyncSender<Result<Entry, String>>,
+    batches: SyncSender<Result<Vec<Entry>, String>>,
 ) {
-    if let Err(why) = try_read_all(file, head, entries) {
+    let mut ahead = Ahead {
+        batches,
+        batch: Vec::new(),
+        bytes: 0,
+    };
+    let read = try_read_all(file, head, &mut ahead);
+    // What is before an error is good.
+    let _ = ahead.send();
+    if let Err(why) = read {
         // Before the head was read, this is why there is none.
         let _ = head.try_send(Err(why.clone()));
-        let _ = entries.send(Err(why));
+        let _ = ahead.batches.send(Err(why));
     }
 }
 
 fn try_read_all(
     file: impl Read,
     head: &SyncSender<Result<Head, String>>,
-    entries: &SyncSender<Result<Entry, String>>,
+    ahead: &mut Ahead,
 ) -> Result<(), String> {
     let words = |error: io::Error| error.to_string();
     let decoder = zstd::Decoder::new(BufReader::new(file)).map_err(words)?;
@@ -189,11 +235,9 @@ fn try_read_all(
         if entry.size() > LONGEST {
             return Err(format!("entry {name} claims {} bytes", entry.size()));
         }
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).map_err(words)?;
-        if content.len() as u64 != entry.size() {
+        let Some(content) = content(&mut entry).map_err(words)? else {
             return Err(format!("entry {name} is cut off"));
-        }
+        };
         if first {
             if name != format::HEAD {
                 return Err(format!("its first entry is {name:?}"));
@@ -202,11 +246,12 @@ fn try_read_all(
             let _ = head.send(Ok(json(&name, &content)?));
             continue;
         }
+        let bytes = content.len();
         let Some(entry) = interpret(&name, content)? else {
             continue;
         };
         // Nobody wants more.
-        if entries.send(Ok(entry)).is_err() {
+        if !ahead.push(entry, bytes) {
             return Ok(());
         }
     }
@@ -214,6 +259,22 @@ fn try_read_all(
         return Err("it has no entries".to_owned());
     }
     Ok(())
+}
+
+/// `None` if there is less than it claims.
+fn content(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Vec<u8>>> {
+    let claimed = entry.size();
+    // Memory that the kernel has zeroed already, all at once.
+    let mut content = vec![0; usize::try_from(claimed.min(BELIEVED)).unwrap_or(0)];
+    match entry.read_exact(&mut content) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    if claimed > BELIEVED {
+        entry.read_to_end(&mut content)?;
+    }
+    Ok((content.len() as u64 == claimed).then_some(content))
 }
 
 /// `None` for an entry that later versions may have.

@@ -12,6 +12,10 @@ use std::{cell::RefCell, collections::HashMap, fs::File, os::unix::fs::FileExt a
 use anyhow::{bail, ensure, Context as _, Result};
 
 const MAGIC: u16 = 0xeb9f;
+
+/// Members that are looked at to find one: more than any struct of the kernel has, with those of anonymous structs within it. A struct
+/// that is within itself has no end.
+const MOST_MEMBERS: u32 = 1 << 16;
 const HEADER_BYTES: usize = 24;
 
 /// `btf_type.info` bits 24 to 28.
@@ -284,20 +288,29 @@ impl<'b> Btf<'b> {
     /// When the member is a bit field, or the BTF is broken.
     pub fn member_offset(&self, id: u32, path: &str) -> Result<Option<u32>> {
         let mut id = id;
-        let mut offset = 0;
+        let mut offset = 0_u32;
+        let mut left = MOST_MEMBERS;
         for name in path.split('.') {
-            let Some((bits, member)) = self.member(id, name.as_bytes(), 0)? else {
+            let Some((bits, member)) = self.member(id, name.as_bytes(), 0, &mut left)? else {
                 return Ok(None);
             };
             ensure!(bits % 8 == 0, "{path} does not start at a byte");
-            offset += bits / 8;
+            offset = offset
+                .checked_add(bits / 8)
+                .with_context(|| format!("{path} is too far away"))?;
             id = member;
         }
         Ok(Some(offset))
     }
 
     /// Bit offset and type of a member.
-    fn member(&self, id: u32, wanted: &[u8], depth: u32) -> Result<Option<(u32, u32)>> {
+    fn member(
+        &self,
+        id: u32,
+        wanted: &[u8],
+        depth: u32,
+        left: &mut u32,
+    ) -> Result<Option<(u32, u32)>> {
         ensure!(depth < 32, "BTF nests too deep");
         let id = self.plain(id)?;
         let ty = self.type_at(id)?;
@@ -305,6 +318,7 @@ impl<'b> Btf<'b> {
             return Ok(None);
         }
         for index in 0..ty.vlen {
+            *left = left.checked_sub(1).context("BTF nests without end")?;
             let at = ty.data + index * 12;
             let name = ty.btf.u32_at(at)?;
             let member = ty.btf.u32_at(at + 4)?;
@@ -323,8 +337,11 @@ impl<'b> Btf<'b> {
                 return Ok(Some((bits, member)));
             }
             if name == 0 {
-                if let Some((inner, member)) = self.member(member, wanted, depth + 1)? {
-                    return Ok(Some((bits + inner, member)));
+                if let Some((inner, member)) = self.member(member, wanted, depth + 1, left)? {
+                    let bits = bits
+                        .checked_add(inner)
+                        .context("a member is too far away")?;
+                    return Ok(Some((bits, member)));
                 }
             }
         }

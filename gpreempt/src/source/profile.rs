@@ -20,6 +20,9 @@ use super::{
 /// Version of the text.
 const FORMAT: u32 = 1;
 
+/// No struct of the kernel is longer.
+const MOST_BYTES: u32 = 1 << 20;
+
 /// A profile as it is written down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,7 +65,11 @@ impl Profile {
             .with_context(|| format!("{} is not a usable offset profile", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// When it is none, or has another format version or names that this program does not know.
+    pub fn parse(text: &str) -> Result<Self> {
         let profile: Self = toml::from_str(text)?;
         ensure!(
             profile.format == FORMAT,
@@ -78,6 +85,13 @@ impl Profile {
             unknown.is_empty(),
             "unknown offsets {unknown:?}: extract it again with this version"
         );
+        let far: Vec<_> = profile
+            .offsets
+            .iter()
+            .filter(|(_, offset)| **offset > MOST_BYTES)
+            .map(|(name, _)| name)
+            .collect();
+        ensure!(far.is_empty(), "{far:?} cannot be: extract it again");
         Ok(profile)
     }
 

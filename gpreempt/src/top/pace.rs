@@ -15,6 +15,10 @@ use crate::source::{Counters, Driver, LiveError, Startup};
 /// A change of speed is noticed after so long at most.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// Records of so long are handed over at once, as the kernel's side wakes a reader once for many: a thread that wakes up for each of a
+/// thousand records a second does little else.
+const GRAIN: Duration = Duration::from_millis(20);
+
 #[derive(Clone, Copy, Debug)]
 struct Dial {
     start_ns: u64,
@@ -104,8 +108,7 @@ impl Clock {
                 return;
             }
             let wait = Duration::try_from_secs_f64(left_ns as f64 / 1e9 / speed).unwrap_or(GLANCE);
-            // Not shorter than a timer can be: it would turn without end.
-            tokio::time::sleep(wait.clamp(Duration::from_millis(1), GLANCE)).await;
+            tokio::time::sleep(wait.clamp(GRAIN, GLANCE)).await;
         }
     }
 }

@@ -143,16 +143,13 @@ impl Files {
             return true;
         }
         let what = "which queues are mapped";
-        let text = match root.text(RLS) {
-            Ok(text) => text,
+        let nodes = match root.read_text(RLS, rls::parse) {
+            Ok(Ok(nodes)) => nodes,
             Err(error) => {
                 lacks.add(no_debugfs(what, &error));
                 return true;
             }
-        };
-        let nodes = match rls::parse(&text) {
-            Ok(nodes) => nodes,
-            Err(error) => {
+            Ok(Err(error)) => {
                 lacks.add(not_understood(what, RLS, &error));
                 return false;
             }
@@ -189,30 +186,26 @@ impl Files {
 
     fn read_mqds(&mut self, root: &Root, lacks: &mut Lacks) {
         let what = "times of wave saves and restores";
-        match root.text(MQDS) {
+        match root.read_text(MQDS, mqds::parse) {
             Err(error) => lacks.add(no_debugfs(what, &error)),
-            Ok(text) => match mqds::parse(&text) {
-                Err(error) => lacks.add(not_understood(what, MQDS, &error)),
-                Ok(processes) => {
-                    for process in processes {
-                        self.mqds
-                            .entry(process.pid)
-                            .or_default()
-                            .extend(process.queues);
-                    }
+            Ok(Err(error)) => lacks.add(not_understood(what, MQDS, &error)),
+            Ok(Ok(processes)) => {
+                for process in processes {
+                    self.mqds
+                        .entry(process.pid)
+                        .or_default()
+                        .extend(process.queues);
                 }
-            },
+            }
         }
     }
 
     fn read_hqds(&mut self, root: &Root, lacks: &mut Lacks) {
         let what = "hardware slots of queues";
-        match root.text(HQDS) {
+        match root.read_text(HQDS, hqds::parse) {
             Err(error) => lacks.add(no_debugfs(what, &error)),
-            Ok(text) => match hqds::parse(&text) {
-                Err(error) => lacks.add(not_understood(what, HQDS, &error)),
-                Ok(nodes) => self.hqds = nodes,
-            },
+            Ok(Err(error)) => lacks.add(not_understood(what, HQDS, &error)),
+            Ok(Ok(nodes)) => self.hqds = nodes,
         }
     }
 

@@ -39,7 +39,7 @@ fn machine(name: &str, dump: Dump) -> Machine {
     ]);
     machine.runlist(&[(212, &[(0, false), (2, true)])]);
     machine.mqds(&[(212, &[(2, true), (1, false), (0, false)]), (300, &[])]);
-    machine.hqds(&[(0, false), (2, true)]);
+    machine.hqds(212, &[(0, false), (2, true)]);
     machine.indices(212, 0, 10, 3);
     machine.indices(212, 1, 5, 5);
     machine

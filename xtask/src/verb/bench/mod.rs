@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`: measurements in a guest, as a page of tables. One file a page.
+//! `cargo xtask bench`: measurements, as a page of tables. One file or folder a page.
 
 mod overhead;
 mod preempt;
+mod understand;
 
 use std::fs;
 use std::io::Write;
@@ -21,7 +22,12 @@ use crate::vm::{Ending, Machine, Session};
 
 /// Runs the verb.
 pub(crate) fn run(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
+    ensure!(
+        !args.no_vm || matches!(args.what, Bench::Understand),
+        "all of this is measured in guests: --no-vm leaves nothing of it"
+    );
     let page = match args.what {
+        Bench::Understand => understand::measure(project, !args.no_vm)?,
         Bench::Overhead => overhead::measure(project)?,
         Bench::Preempt => preempt::measure(project)?,
     };

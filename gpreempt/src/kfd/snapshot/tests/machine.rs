@@ -269,8 +269,8 @@ impl Machine {
         words
     }
 
-    /// Slots of the queues of process 212, and one that was left by another.
-    pub(super) fn hqds(&self, queues: &[(u32, bool)]) {
+    /// Slots of the queues of a process, and one that its queue 1 left.
+    pub(super) fn hqds(&self, pid: u32, queues: &[(u32, bool)]) {
         let mut text = format!("Node 1, gpu_id {GPU:x}:\n");
         let mut slot = |heading: &str, base: u32, words: &[u32]| {
             let _ = writeln!(text, "{heading}");
@@ -287,14 +287,14 @@ impl Machine {
                 &[0; 56],
             );
             for (at, (id, _)) in queues.iter().filter(|(_, copies)| !copies).enumerate() {
-                let words = self.registers(212, *id, xcc);
+                let words = self.registers(pid, *id, xcc);
                 slot(
                     &format!(" Inst {xcc},  CP Pipe 0, Queue {}", at + 2),
                     base,
                     &words,
                 );
             }
-            let mut left = self.registers(212, 1, xcc);
+            let mut left = self.registers(pid, 1, xcc);
             left[2] = 0;
             slot(&format!(" Inst {xcc},  CP Pipe 1, Queue 2"), base, &left);
         }
@@ -303,7 +303,7 @@ impl Machine {
             let mut first = vec![0; 19];
             first[0] = 0x0406_102b;
             text.push_str(&rows(0x5520, &first, "    "));
-            let door = self.doorbell(212, *id) << 2;
+            let door = self.doorbell(pid, *id) << 2;
             text.push_str(&rows(0x55c0, &[0, 0, 0, door, 0, 0], "    "));
         }
         self.file("/sys/kernel/debug/kfd/hqds", &text);

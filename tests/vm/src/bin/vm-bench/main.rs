@@ -32,11 +32,12 @@ fn main() -> Result<()> {
         (Some("calls"), None) => calls(),
         (Some("cycles"), None) => cycles(),
         (Some("burst"), None) => burst(),
+        (Some("memory"), None) => memory(),
         (Some("programs"), None) => programs(),
         (Some("preempt"), None) => preempt::one_gpu(),
         (Some("nodes"), None) => preempt::nodes(),
         (Some("worker"), Some(gpus)) => population::serve(std::iter::once(gpus).chain(args)),
-        _ => bail!("usage: vm-bench calls|cycles|burst|programs|preempt|nodes"),
+        _ => bail!("usage: vm-bench calls|cycles|burst|memory|programs|preempt|nodes"),
     }
 }
 
@@ -149,6 +150,25 @@ fn burst() -> Result<()> {
             &json!({"bench": "burst", "ring": name, "made": made, "seen": seen, "lost": lost,
             "idle_rss_bytes": idle.0, "peak_rss_bytes": busy.1}),
         );
+    }
+    Ok(())
+}
+
+/// Memory of a `watch` while a load runs.
+fn memory() -> Result<()> {
+    const ROUNDS: usize = 3;
+    for round in 0..ROUNDS {
+        for profile in ["model", "llm-worker", "churn"] {
+            let watch = Watch::start(&[])?;
+            load(&["--profile", profile, "--seconds", "3"])?;
+            let (rss_bytes, peak_rss_bytes) = watch.memory()?;
+            let (seen, lost) = watch.stop()?;
+            ensure!(seen > 0, "watch saw nothing of {profile}");
+            emit(
+                &json!({"bench": "memory", "load": profile, "round": round, "rss_bytes": rss_bytes,
+                "peak_rss_bytes": peak_rss_bytes, "lost": lost}),
+            );
+        }
     }
     Ok(())
 }
