@@ -166,7 +166,7 @@ fn picture(
         "not all could be read: {:?}",
         found.lacks
     );
-    writer.snapshot(Snapped { ts_ns })?;
+    writer.snapshot(Snapped::at(ts_ns))?;
     let files = captured
         .lock()
         .map_err(|_| anyhow::anyhow!("a reader panicked"))?

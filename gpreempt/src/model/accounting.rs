@@ -263,6 +263,10 @@ impl Model {
         if over {
             self.shares.end_empty(key.pid, self.comm(key.pid));
         }
+        if self.gpus.get(key.gpu_id).is_some() {
+            let node = self.gpus.of_event(key.gpu_id);
+            node.runlist.destroyed(happening.actor_tid);
+        }
         Some(tracked.queue)
     }
 

@@ -169,6 +169,18 @@ impl Runlist {
         })
     }
 
+    /// A thread that took it off has destroyed a queue and submitted nothing: nothing was left (map_queues_cpsch returns early then,
+    /// Linux 6.12), and what is submitted next was not off until then.
+    pub(super) fn destroyed(&mut self, tid: u32) {
+        let last = self
+            .written
+            .checked_sub(1)
+            .map(|at| &self.edges[at % EDGES]);
+        if last.is_some_and(|edge| !edge.on && edge.tid == tid) {
+            self.counts.off_since_ns = None;
+        }
+    }
+
     fn push(&mut self, ts_ns: u64, tid: u32, on: bool, cause: Cause, by: Option<Pid>) {
         self.edges[self.written % EDGES] = Edge {
             ts_ns,

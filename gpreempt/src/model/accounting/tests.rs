@@ -382,6 +382,33 @@ fn an_empty_node_stays_off() {
 }
 
 #[test]
+fn nothing_is_off_on_a_node_without_queues() {
+    let mut m = Machine::new();
+    m.create(7, 0).wait(10);
+    // destroy_queue takes the runlist off, and there is nothing to submit.
+    m.unmap(7, Cause::DestroyQueue).wait(5);
+    m.destroyed(7, 0, Cause::DestroyQueue, 10);
+    m.wait(1000);
+    let map = Happening {
+        ts_ns: m.now,
+        total_ns: 1,
+        cause: Cause::CreateQueue,
+        status: 0,
+        pid: Pid::known(8),
+        actor_pid: Pid(8),
+        actor_tid: 2,
+        event: Event::RunlistMapped {
+            gpu_id: GPU,
+            queues: 1,
+            cp_queues: 1,
+            processes: 1,
+            oversubscribed: false,
+        },
+    };
+    assert_eq!(m.model.apply(&map).off, None);
+}
+
+#[test]
 fn a_failed_unmap_takes_nothing_off() {
     let mut m = Machine::new();
     m.create(7, 0);
