@@ -5,6 +5,7 @@
 //! No lock is held, so everything can change or be freed while it is read. What is read is believed only if it points back:
 //! an entry of the table to its predecessor, a device of a process and a queue to the process. Else the process is read again.
 
+use std::collections::HashSet;
 use std::io;
 
 use gpreempt_common::offsets::{Offsets, UNKNOWN};
@@ -110,16 +111,22 @@ pub fn walk(
         span: Span::of(o),
     };
     let mut queues = Vec::new();
-    let mut torn = 0;
+    let mut torn = Vec::new();
     for process in walk.processes(table) {
         match (0..TRIES).find_map(|_| walk.process(process).ok()) {
             Some(found) => queues.extend(found),
-            // A process that is gone meanwhile has left the table.
-            None if walk.processes(table).contains(&process) => torn += 1,
-            None => {}
+            None => torn.push(process),
         }
     }
-    Ok(States::Known { queues, torn })
+    if !torn.is_empty() {
+        // A process that is gone meanwhile has left the table.
+        let left: HashSet<u64> = walk.processes(table).into_iter().collect();
+        torn.retain(|process| left.contains(process));
+    }
+    Ok(States::Known {
+        queues,
+        torn: u32::try_from(torn.len()).unwrap_or(u32::MAX),
+    })
 }
 
 struct Walk<'a> {

@@ -19,8 +19,9 @@ use crate::ui;
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// Coverage as libFuzzer wants it: a counter for each edge, where it lies, and what comparisons compare.
-const FLAGS: [&str; 7] = [
-    "--cfg=fuzzing",
+const FLAGS: [&str; 8] = [
+    "--cfg",
+    "fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
@@ -108,7 +109,7 @@ fn fuzz(project: &Project, program: &PathBuf, target: &str, seconds: u64) -> Res
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         Ok(dir)
     };
-    let status = Command::new(program)
+    let output = Command::new(program)
         // What it learns goes into the first; the second is only read.
         .arg(dir("learned")?)
         .arg(project.root.join("fuzz/corpus").join(target))
@@ -121,14 +122,38 @@ fn fuzz(project: &Project, program: &PathBuf, target: &str, seconds: u64) -> Res
             "-print_final_stats=1",
         ])
         .stdin(Stdio::null())
-        .status()
+        .output()
         .with_context(|| format!("run {}", program.display()))?;
-    Ok(status.success())
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        println!(
+            "{target}: {} inputs",
+            executed(&said).context("no count of inputs")?
+        );
+    } else {
+        eprintln!("{said}");
+    }
+    Ok(output.status.success())
+}
+
+/// Inputs that were tried, of what libFuzzer says at its end.
+fn executed(said: &str) -> Option<u64> {
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    line.trim().parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inputs_are_counted() {
+        let said = "Done 12 runs\nstat::number_of_executed_units: 600017\nstat::peak_rss_mb: 31\n";
+        assert_eq!(executed(said), Some(600_017));
+        assert_eq!(executed("==7== ERROR: libFuzzer: deadly signal"), None);
+    }
 
     #[test]
     fn every_target_has_a_corpus() {
