@@ -207,7 +207,7 @@ fn one_run(run: &Run) -> Result<Markup> {
             }
         }
         (figure(plot::slots(run)?, &format!("Hardware slots of the queues of {name}"), &html! {
-            "Slots on which pictures found its compute queues: in the colour of its process. A row for each XCC."
+            "Slots on which pictures found its compute queues: in the colours of the processes that were on them. A row for each XCC."
         }))
     })
 }

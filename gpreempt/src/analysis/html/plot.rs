@@ -243,14 +243,24 @@ pub(super) fn slots(run: &Run) -> Result<String> {
                         (corner, y as i32),
                         (corner + CELL as i32 - 4, (y + CELL) as i32 - 4),
                     ];
-                    let on = used
+                    let members: BTreeSet<usize> = used
                         .iter()
-                        .find(|place| (place.0, place.1, place.2) == (xcc, pipe, queue));
-                    let style = match on {
-                        Some((.., member)) => series(*member).filled(),
-                        None => ink::LINE.stroke_width(1),
-                    };
-                    area.draw(&Rectangle::new(cell, style)).map_err(odd)?;
+                        .filter(|place| (place.0, place.1, place.2) == (xcc, pipe, queue))
+                        .map(|place| place.3)
+                        .collect();
+                    // A strip for each process that was on it.
+                    let strip =
+                        (CELL as i32 - 4) / i32::try_from(members.len().max(1)).unwrap_or(1);
+                    for (at, member) in (0..).zip(&members) {
+                        let from = corner + at * strip;
+                        let part = [(from, cell[0].1), (from + strip.max(1), cell[1].1)];
+                        area.draw(&Rectangle::new(part, series(*member).filled()))
+                            .map_err(odd)?;
+                    }
+                    if members.is_empty() {
+                        area.draw(&Rectangle::new(cell, ink::LINE.stroke_width(1)))
+                            .map_err(odd)?;
+                    }
                 }
             }
         }
