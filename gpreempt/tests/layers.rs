@@ -28,7 +28,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("html", &[]),
     (
         "analysis",
-        &["event", "html", "inspect", "kfd", "model", "sink", "stat"],
+        &[
+            "event", "findings", "html", "inspect", "kfd", "model", "sink", "stat",
+        ],
     ),
     ("bench", &["control", "event", "html", "kfd", "sink"]),
     ("doctor", &["event", "findings", "kfd", "source"]),

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::member::Membership;
 use super::run::{
     Level, Life, Member, Run, SlotUse, Stretch, MOST_DIFFERENCES, MOST_LEVELS, MOST_LIVES,
-    MOST_STRETCHES,
+    MOST_MEMBERS, MOST_STRETCHES,
 };
 use crate::event::{Cause, Event, GpuId, Happening, Pid, QueueFormat, QueueId, QueueType};
 use crate::kfd::snapshot::{self, Slot, Snapshot, State};
@@ -97,12 +97,14 @@ impl Current {
             self.meet(pid, attached, ts_ns, model, members);
         }
         let member = happening.pid.and_then(|pid| self.by_pid.get(&pid).copied());
+        let counts = happening.event.gpu_id().is_none_or(|gpu| members.on(gpu));
+        let lives = member.filter(|_| counts);
         self.run.latencies.take(happening, context);
-        if let (Some(off), Some(pid)) = (context.off, happening.pid) {
-            self.stretch(happening, pid, off.ns, off.cause);
+        if let Some(off) = context.off {
+            self.stretch(happening, off.ns, off.cause);
         }
-        match (happening.event, member) {
-            (Event::RunlistUnmapped { gpu_id, .. }, member) => {
+        match (happening.event, lives) {
+            (Event::RunlistUnmapped { gpu_id, .. }, _) => {
                 match member {
                     Some(_) => self.run.unmaps_own += 1,
                     None => self.run.unmaps_others += 1,
@@ -208,7 +210,13 @@ impl Current {
         } else if self.strangers.contains(&pid) && !attached {
             return;
         }
-        match members.of(pid, model) {
+        let belongs = members.of(pid, model);
+        if belongs.is_some() && self.run.members.len() >= MOST_MEMBERS {
+            // Its queues are not kept.
+            self.run.lives_dropped += 1;
+            return;
+        }
+        match belongs {
             Some(belongs) => {
                 self.by_pid.insert(pid, self.run.members.len());
                 self.run.members.push(Member {
@@ -314,10 +322,15 @@ impl Current {
         }
     }
 
-    fn stretch(&mut self, happening: &Happening, pid: Pid, ns: u64, cause: Cause) {
+    fn stretch(&mut self, happening: &Happening, ns: u64, cause: Cause) {
+        // The runlist's own time off is that of all queues, whoever caused it.
         let of_node = matches!(happening.event, Event::RunlistMapped { .. });
-        let belongs = self.by_pid.contains_key(&pid);
-        if (of_node && ns < LONG_NS) || !belongs || self.run.stretches.len() >= MOST_STRETCHES {
+        let pid = happening.pid.filter(|_| !of_node);
+        let concerns = match pid {
+            Some(pid) => self.by_pid.contains_key(&pid),
+            None => of_node && ns >= LONG_NS,
+        };
+        if !concerns || self.run.stretches.len() >= MOST_STRETCHES {
             return;
         }
         self.run.stretches.push(Stretch {

@@ -25,7 +25,7 @@ impl Test {
     fn new(filter: Filter) -> Self {
         Self {
             current: Current::new(run_of(&[])),
-            members: Membership::new(Root::at("/nonexistent".into()), Who::Filter(filter)),
+            members: Membership::new(Root::at("/nonexistent".into()), Who::All(filter)),
             model: Model::default(),
         }
     }

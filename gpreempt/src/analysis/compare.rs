@@ -78,7 +78,7 @@ impl Row {
         Self {
             name: run.name.clone(),
             duration_ns: run.duration_ns(),
-            processes: run.users().count(),
+            processes: run.users().len(),
             gpus: gpus.len(),
             peak: peak(run, run.lives.iter()),
             compute_on_one_gpu: compute.max().unwrap_or(0),

@@ -250,7 +250,7 @@ fn count(runs: &[Run]) -> Conclusion {
         in_runs(runs, holds)
     );
     let evidence = runs.iter().zip(&peaks).map(|(run, peak)| {
-        let users = run.users().count() as u64;
+        let users = run.users().len() as u64;
         format!(
             "{}: {} created or found in {} of {}, {} at once ({peak}){}",
             run.name,
@@ -281,14 +281,14 @@ type Sign = (GpuId, QueueId, QueueType, Option<QueueFormat>);
 fn roles(run: &Run) -> BTreeMap<Role, Vec<&Life>> {
     let mut numbers: BTreeMap<(Option<usize>, String), usize> = BTreeMap::new();
     let mut roles = BTreeMap::new();
-    for (at, member) in run.users() {
+    for (member, lives) in run.users() {
         let comm = member
             .comm
             .map_or_else(|| "?".to_owned(), |c| c.to_string());
         let number = numbers.entry((member.party, comm.clone())).or_default();
         let role = (member.party, comm, *number);
         *number += 1;
-        roles.insert(role, run.lives_of(at).collect());
+        roles.insert(role, lives);
     }
     roles
 }
@@ -695,7 +695,7 @@ fn identification(runs: &[Run], conclusions: &[Conclusion]) -> Decision {
 
 fn scheme(runs: &[Run], means: &Means) -> Decision {
     let mut because = vec![means.why.clone()];
-    let processes = runs.iter().map(|run| run.users().count()).max();
+    let processes = runs.iter().map(|run| run.users().len()).max();
     let processes = processes.unwrap_or(0) as u64;
     let median = runs.iter().rev().find_map(|run| {
         let line = run.latencies.latency(Measure::OffHardware)?.line()?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::event::Pid;
+use crate::event::{GpuId, Pid};
 use crate::kfd::{process, Root};
 use crate::model::Model;
 use crate::sink::filter::Filter;
@@ -15,9 +15,9 @@ const MOST_GENERATIONS: usize = 64;
 #[derive(Clone, Debug)]
 pub enum Who {
     /// Those of every process that this lets through.
-    Filter(Filter),
-    /// Those of the commands that are started.
-    Commands,
+    All(Filter),
+    /// Of these, those of the commands that are started.
+    Commands(Filter),
 }
 
 /// Tells for each process once.
@@ -43,6 +43,12 @@ impl Membership {
         }
     }
 
+    /// Whether queues of a node count.
+    pub(super) fn on(&self, gpu_id: GpuId) -> bool {
+        let (Who::All(filter) | Who::Commands(filter)) = &self.who;
+        filter.shows_gpu(gpu_id)
+    }
+
     /// These are the commands from now on.
     pub(super) fn start(&mut self, jobs: &[Pid]) {
         self.jobs = jobs.to_vec();
@@ -56,19 +62,17 @@ impl Membership {
 
     /// Whether a process belongs. Asked when it is first seen: its parents are looked up while they are there.
     pub(super) fn of(&mut self, pid: Pid, model: &Model) -> Option<Belongs> {
+        let comm = model.comm(pid);
         match &self.who {
-            Who::Filter(filter) => {
-                let comm = model.comm(pid);
-                filter
-                    .shows_owner(pid, comm.as_ref())
-                    .then_some(Belongs(None))
-            }
-            Who::Commands => {
+            Who::All(filter) => filter
+                .shows_owner(pid, comm.as_ref())
+                .then_some(Belongs(None)),
+            Who::Commands(filter) => {
                 let (root, jobs) = (&self.root, &self.jobs);
-                *self
-                    .known
+                self.known
                     .entry(pid)
                     .or_insert_with(|| belongs(root, jobs, pid))
+                    .filter(|_| filter.shows_owner(pid, comm.as_ref()))
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod compare;
 mod conclude;
 mod html;
 mod member;
+mod noteworthy;
 pub mod record;
 mod run;
 mod steady;

@@ -2,14 +2,17 @@
 //! What is kept of one run: its processes, the life of each of their queues, and how full the GPUs were. In bounded memory; what
 //! does not fit is counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Cause, Comm, GpuId, Pid, QueueFormat, QueueId, QueueType};
 use crate::kfd::snapshot::Slot;
 use crate::model::QueueKey;
+use crate::sink::finding::Finding;
 use crate::sink::record::Gpu;
 use crate::stat::collect::Collect;
 
+/// Processes that are kept.
+pub(super) const MOST_MEMBERS: usize = 20_000;
 /// Lives of queues that are kept.
 pub(super) const MOST_LIVES: usize = 50_000;
 /// Changes of the load of GPUs that are kept.
@@ -73,6 +76,8 @@ pub struct Run {
     pub unsettled: u64,
     /// Why pictures lack the runlist or the slots.
     pub blind: Option<String>,
+    /// What is worth knowing of its processes.
+    pub findings: Vec<Finding>,
     /// Comparisons of the driver's own count of mapped queues with the sum over the processes.
     pub sums: Sums,
 }
@@ -168,8 +173,8 @@ pub struct Stretch {
     pub to_ns: u64,
     /// Node; `None` = all.
     pub gpu_id: Option<GpuId>,
-    /// Of which process.
-    pub pid: Pid,
+    /// Of which process; `None` = of all, the node's runlist was off.
+    pub pid: Option<Pid>,
     /// Which queue; `None` = all of the process.
     pub queue_id: Option<QueueId>,
     /// Why.
@@ -212,6 +217,7 @@ impl Run {
             pictures: 0,
             unsettled: 0,
             blind: None,
+            findings: Vec::new(),
             sums: Sums::default(),
         }
     }
@@ -222,18 +228,17 @@ impl Run {
         self.to_ns.saturating_sub(self.from_ns)
     }
 
-    /// Lives of one process.
-    pub fn lives_of(&self, member: usize) -> impl Iterator<Item = &Life> + Clone {
-        self.lives.iter().filter(move |life| life.member == member)
-    }
-
-    /// The members that had queues.
-    pub fn users(&self) -> impl Iterator<Item = (usize, &Member)> {
-        let has = |at: usize| self.lives.iter().any(|life| life.member == at);
-        self.members
-            .iter()
-            .enumerate()
-            .filter(move |(at, _)| has(*at))
+    /// The members that had queues, and these.
+    #[must_use]
+    pub fn users(&self) -> Vec<(&Member, Vec<&Life>)> {
+        let mut users: BTreeMap<usize, Vec<&Life>> = BTreeMap::new();
+        for life in &self.lives {
+            users.entry(life.member).or_default().push(life);
+        }
+        users
+            .into_iter()
+            .map(|(at, lives)| (&self.members[at], lives))
+            .collect()
     }
 
     /// Whether everything was seen.

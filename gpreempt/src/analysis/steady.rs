@@ -28,8 +28,8 @@ impl Steady {
 }
 
 /// Of one process.
-fn of_process<'a>(run: &Run, lives: impl Iterator<Item = &'a Life> + Clone) -> Steady {
-    let last_created = lives.clone().map(|life| life.born_ns(run)).max();
+fn of_process(run: &Run, lives: &[&Life]) -> Steady {
+    let last_created = lives.iter().map(|life| life.born_ns(run)).max();
     let from_ns = last_created.unwrap_or(run.from_ns);
     // What goes after the last creation is the end.
     let (mut to_ns, mut gone_early) = (run.to_ns, 0);
@@ -54,7 +54,8 @@ fn of_process<'a>(run: &Run, lives: impl Iterator<Item = &'a Life> + Clone) -> S
 /// Of all processes of a run: steady while each of them is. `None` if it has no queues.
 #[must_use]
 pub(super) fn of(run: &Run) -> Option<Steady> {
-    let each = run.users().map(|(at, _)| of_process(run, run.lives_of(at)));
+    let users = run.users();
+    let each = users.iter().map(|(_, lives)| of_process(run, lives));
     each.reduce(|a, b| Steady {
         from_ns: a.from_ns.max(b.from_ns),
         to_ns: a.to_ns.min(b.to_ns),

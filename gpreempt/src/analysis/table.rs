@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use super::conclude::{About, Analysis, Conclusion, Decision};
 use super::run::{Life, Run};
+use crate::sink::finding::grouped;
 use crate::sink::table::Layout;
 use crate::sink::units::{Bytes, Nanos};
 
@@ -70,6 +71,9 @@ fn one_run(out: &mut impl Write, run: &Run, layout: Layout) -> io::Result<()> {
     if run.lives.len() > MOST_QUEUES {
         let more = run.lives.len() - MOST_QUEUES;
         writeln!(out, "  and {more} more: --format json has them")?;
+    }
+    for finding in grouped(&run.findings) {
+        writeln!(out, "  {}", finding.to_string().replace('\n', "\n  "))?;
     }
     writeln!(out)
 }

@@ -51,12 +51,13 @@ fn split(run: &Run, parties: Parties) -> Vec<Party<'_>> {
             .collect(),
         Parties::Processes => run
             .users()
-            .map(|(at, member)| Party {
+            .into_iter()
+            .map(|(member, lives)| Party {
                 name: match member.comm {
                     Some(comm) => format!("{comm}[{}]", member.pid),
                     None => format!("[{}]", member.pid),
                 },
-                lives: run.lives_of(at).collect(),
+                lives,
             })
             .collect(),
     }

@@ -12,6 +12,7 @@ use super::collector::Current;
 use super::lock;
 use super::member::Membership;
 pub use super::member::Who;
+use super::noteworthy::Noteworthy;
 use super::run::{Machine, Run};
 use super::trial::Trials;
 use crate::event::{Event, Happening};
@@ -59,6 +60,7 @@ pub struct Watcher {
     gpus: Vec<Gpu>,
     current: Option<Current>,
     done: Collected,
+    noteworthy: Noteworthy,
     trials: Option<Trials>,
     tell: Option<Tell>,
     lost: u64,
@@ -80,6 +82,7 @@ impl Watcher {
             gpus: Vec::new(),
             current: None,
             done: Collected::default(),
+            noteworthy: Noteworthy::default(),
             trials: None,
             tell: None,
             lost: 0,
@@ -129,6 +132,7 @@ impl Watcher {
         };
         let mut run = current.finish(model, ts_ns);
         run.lost = self.lost - self.lost_before;
+        run.findings = self.noteworthy.finish(&run, model);
         lock(&self.done).push(run);
     }
 
@@ -160,6 +164,7 @@ impl Watcher {
         if let Some(trials) = &mut self.trials {
             trials.picture(&current.run, &snapshot);
         }
+        self.noteworthy.picture(&snapshot, from_ns, to_ns);
         current.picture(snapshot, from_ns, to_ns);
         self.looked_ns = to_ns;
         self.changed = false;
@@ -177,6 +182,7 @@ impl Watcher {
 
 impl Sink for Watcher {
     fn record(&mut self, record: &Record) -> io::Result<()> {
+        self.noteworthy.record(record);
         match record {
             Record::Startup(startup) => {
                 self.gpus.clone_from(&startup.gpus);
@@ -222,6 +228,7 @@ impl Sink for Watcher {
         model: &Model,
     ) -> io::Result<()> {
         self.recorded();
+        self.noteworthy.event(happening);
         if let Some(current) = &mut self.current {
             self.changed |= current.event(happening, context, model, &mut self.members);
         }

@@ -109,9 +109,10 @@ impl Analyze {
         let page = self.report.clone().map(Page::create).transpose()?;
         let (stages, planned) = self.plan(&commands);
         let parties = self.parties(&commands);
+        let filter = self.filters.clone().of(Vec::new());
         let who = match commands.is_empty() {
-            true => Who::Filter(self.filters.clone().of(Vec::new())),
-            false => Who::Commands,
+            true => Who::All(filter),
+            false => Who::Commands(filter),
         };
         let look = match host.root().is_real() {
             true => Look::Live(Want {
@@ -284,7 +285,7 @@ pub(super) fn collect(
         }));
         let name = file.file_stem().unwrap_or(file.as_os_str());
         let name = Escaped(name.as_encoded_bytes()).to_string();
-        let who = Who::Filter(filter.clone());
+        let who = Who::All(filter.clone());
         let planned = vec![(name, Vec::new())];
         let watcher = Watcher::new(host.root().clone(), Look::Recorded(pictures), who, planned);
         let collected = watcher.collected();

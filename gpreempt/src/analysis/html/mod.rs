@@ -12,6 +12,7 @@ use super::conclude::{About, Analysis, Conclusion, Decision};
 use super::run::Run;
 use super::table;
 use crate::html::{self, figure, ink};
+use crate::sink::finding::grouped;
 use crate::sink::units::Nanos;
 use crate::stat::measure::Measure;
 
@@ -196,6 +197,14 @@ fn one_run(run: &Run) -> Result<Markup> {
             "Each bar is a queue from its creation to its end, a colour for each process; hollow while it was off the GPU for long. Rows are type, GPU and id."
             @if run.lives.len() > plot::MOST_BARS { " The first " (plot::MOST_BARS) " of " (run.lives.len()) " queues." }
         }))
+        @if !run.findings.is_empty() {
+            h3 { "Findings" }
+            ul .findings {
+                @for finding in grouped(&run.findings) {
+                    li { strong { (finding.subject()) } ": " (finding.evidence) br; (finding.advice) }
+                }
+            }
+        }
         (figure(plot::levels(run)?, &format!("Compute queues mapped during {name}"), &html! {
             "Compute queues in the runlist of each GPU, those of other processes too. The line is the number of slots: above it queues take turns."
         }))

@@ -123,7 +123,7 @@ fn off<'a>(run: &'a Run, life: &'a Life) -> impl Iterator<Item = (u64, u64)> + '
     // What is narrower than half a pixel is not seen.
     let least = run.duration_ns() / u64::from(WIDE * 2);
     let concerns = move |stretch: &&super::super::run::Stretch| {
-        stretch.pid == life.key.pid
+        stretch.pid.is_none_or(|pid| pid == life.key.pid)
             && stretch.gpu_id.is_none_or(|gpu| gpu == life.key.gpu_id)
             && stretch.queue_id.is_none_or(|id| id == life.key.queue_id)
     };

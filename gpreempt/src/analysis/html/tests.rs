@@ -23,7 +23,7 @@ fn analysis(name: &[u8]) -> Analysis {
         from_ns: 3 * S,
         to_ns: 4 * S,
         gpu_id: None,
-        pid: Pid(7),
+        pid: Some(Pid(7)),
         queue_id: None,
         cause: Cause::Other,
     });
