@@ -49,6 +49,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Stop after so many shown events.
     pub count: Option<u64>,
+    /// How often sinks are called, and the driver, the loss counters and the reader looked at: once a second if not given.
+    pub tick: Option<Duration>,
     /// Wait for the driver if it is not there at the start.
     pub wait: bool,
     /// Start the commands of the first stage when everything is attached, each other stage when all of the stage before have
@@ -235,7 +237,8 @@ async fn run<H: Host>(
     };
     let for_ever = Duration::from_secs(u64::from(u32::MAX));
     let mut deadline = pin!(tokio::time::sleep(options.duration.unwrap_or(for_ever)));
-    let mut look = tokio::time::interval_at(Instant::now() + LOOK_AROUND, LOOK_AROUND);
+    let every = options.tick.unwrap_or(LOOK_AROUND);
+    let mut look = tokio::time::interval_at(Instant::now() + every, every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // When a stage has rested.
     let mut rested = None;

@@ -264,7 +264,7 @@ impl Sink for Watcher {
         Ok(())
     }
 
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self, _model: &Model) -> io::Result<()> {
         if let Some(want) = self.may_look() {
             self.look(want);
         }

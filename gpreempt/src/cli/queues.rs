@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use super::output::{self, Format};
 use super::watch::duration;
 use super::{Exit, Failure, Global};
-use crate::engine::{Host as _, Options, RecordedHost};
+use crate::engine::{Host as _, LiveHost, Options, RecordedHost};
 use crate::event::{Happening, Pid, QueueType};
 use crate::findings::{self, History, Kind, Severity};
 use crate::inspect;
@@ -24,6 +24,7 @@ use crate::model::{Context, Model};
 use crate::sink::picture::{Beside, Picture, Sample, Select, Sort};
 use crate::sink::record::Record;
 use crate::sink::Sink;
+use crate::source::{Attach, LiveOptions};
 
 /// Show every compute queue: whose it is, whether it is mapped, how much work waits
 ///
@@ -64,7 +65,7 @@ pub(super) struct Queues {
     /// Time between the two looks that make a rate; 0 = one look, no rate
     #[arg(long, value_parser = duration, default_value = "200ms")]
     interval: Duration,
-    /// Go on: a new picture that often
+    /// Go on: a new picture that often. Events are watched meanwhile, so that it also tells how old queues are, how often they were taken off and for how long
     #[arg(long, value_parser = duration, num_args = 0..=1, default_missing_value = "2s", require_equals = true, value_name = "INTERVAL")]
     watch: Option<Duration>,
     /// A mapped queue is idle after so long without a packet; shorter than what is looked at, which --watch makes long
@@ -107,18 +108,36 @@ impl Queues {
         let mut show = Show::new(self.format, global);
         let mut history = History::default();
         self.first(&root, want, &mut history);
-        loop {
-            if let Some(picture) = self.picture(&history, &select, None, None) {
-                show.picture(picture, self.watch.is_some())?;
+        if let Some(picture) = self.picture(&history, &select, None, None) {
+            show.picture(picture, self.watch.is_some())?;
+        }
+        let Some(period) = self.watch else {
+            return Ok(Exit::Ok);
+        };
+        let period = period.max(LEAST_PERIOD);
+        let offsets = self.offsets.clone();
+        let more = Rc::new(RefCell::new(More {
+            verb: self,
+            root: root.clone(),
+            select,
+            history,
+            show,
+        }));
+        if root.is_real() {
+            match with_events(&more, offsets, period) {
+                Ok(exit) => return Ok(exit),
+                Err(failure) => output::say(&format!(
+                    "not known: how old queues are, how often and how long they were off: {}",
+                    failure.message().unwrap_or_default()
+                )),
             }
-            let Some(period) = self.watch else {
-                return Ok(Exit::Ok);
-            };
-            sleep(period.max(LEAST_PERIOD));
+        }
+        loop {
+            sleep(period);
             if output::reader_gone() {
                 return Ok(Exit::Ok);
             }
-            take(&root, want, &mut history);
+            more.borrow_mut().picture(None)?;
         }
     }
 
@@ -192,7 +211,7 @@ impl Queues {
         let mut picture = Picture::new(&snapshot, select, beside);
         let idle_after_ns = u64::try_from(self.idle_after.as_nanos()).unwrap_or(u64::MAX);
         let mut evidence = history.evidence(model, idle_after_ns, ts_ns);
-        if model.is_some() {
+        if ended_ns.is_some() {
             // Of the whole recording.
             evidence.before = history.first();
         }
@@ -246,6 +265,67 @@ pub(super) fn pictures(host: &mut RecordedHost, want: Want) -> Rc<RefCell<Histor
         sink.borrow_mut().picture(picture, snapped.ts_ns, taken_ns);
     }));
     history
+}
+
+/// Picture after picture of the running machine.
+struct More {
+    verb: Queues,
+    root: Root,
+    select: Select,
+    history: History,
+    show: Show,
+}
+
+impl More {
+    /// Another one.
+    fn picture(&mut self, model: Option<&Model>) -> io::Result<()> {
+        take(&self.root, self.verb.want(), &mut self.history);
+        match self.verb.picture(&self.history, &self.select, model, None) {
+            Some(picture) => self.show.picture(picture, true),
+            None => Ok(()),
+        }
+    }
+}
+
+/// With what events tell of each queue since now.
+fn with_events(
+    more: &Rc<RefCell<More>>,
+    profile: Option<PathBuf>,
+    period: Duration,
+) -> Result<Exit, Failure> {
+    let root = more.borrow().root.clone();
+    let live = LiveOptions {
+        profile,
+        ..LiveOptions::default()
+    };
+    let host = LiveHost::new(root, live, Attach::Auto);
+    let options = Options {
+        tick: Some(period),
+        reader_gone: Some(output::reader_gone),
+        ..Options::default()
+    };
+    let outcome = super::run_watch(&host, options, &mut [Box::new(Rc::clone(more))])?;
+    Ok(super::exit_of(&outcome))
+}
+
+impl Sink for Rc<RefCell<More>> {
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        self.borrow_mut().history.record(record);
+        Ok(())
+    }
+
+    fn unfiltered(&mut self, happening: &Happening, _: &Context, _: &Model) -> io::Result<()> {
+        self.borrow_mut().history.event(happening);
+        Ok(())
+    }
+
+    fn tick(&mut self, model: &Model) -> io::Result<()> {
+        self.borrow_mut().picture(Some(model))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Makes the picture when everything was played.

@@ -302,9 +302,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Once a second.
+    /// From time to time.
     pub(super) fn tick(&mut self) -> io::Result<()> {
-        self.sinks.iter_mut().try_for_each(|sink| sink.tick())
+        let model = &self.model;
+        self.sinks.iter_mut().try_for_each(|sink| sink.tick(model))
     }
 
     /// Something became of the commands.

@@ -85,11 +85,12 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Called about once a second.
+    /// Called about once a second, or as often as the caller wished.
     ///
     /// # Errors
     /// As [`Sink::record`].
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self, model: &Model) -> io::Result<()> {
+        let _ = model;
         Ok(())
     }
 }

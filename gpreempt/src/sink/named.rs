@@ -65,7 +65,7 @@ impl<S: Sink> Sink for Named<S> {
             .map_err(|e| self.named(e))
     }
 
-    fn tick(&mut self) -> io::Result<()> {
-        self.sink.tick().map_err(|e| self.named(e))
+    fn tick(&mut self, model: &Model) -> io::Result<()> {
+        self.sink.tick(model).map_err(|e| self.named(e))
     }
 }

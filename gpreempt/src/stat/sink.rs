@@ -207,7 +207,7 @@ impl<W: Write> Sink for StatSink<W> {
         self.out.flush()
     }
 
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self, _model: &Model) -> io::Result<()> {
         match (self.options.clock)() {
             0 => Ok(()),
             now_ns => self.roll(now_ns),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use anyhow::anyhow;
-use nix::sys::signal::raise;
+use nix::sys::signal::{raise, signal, SigHandler};
 
 use super::*;
 
@@ -128,6 +128,9 @@ fn signals_reach_the_command() {
 
 #[test]
 fn an_interrupt_is_the_commands_to_handle() {
+    // A shell does not trap what is ignored when it starts, as it is for programs in the background.
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGINT, SigHandler::SigDfl) }.unwrap();
     let (mut kept, signals) = (Fake::new(), signals());
     let mut running = start("trap 'sleep 0.2; exit 5' INT; while :; do sleep 0.02; done");
     std::thread::sleep(Duration::from_millis(200));

@@ -104,10 +104,10 @@ pub struct Queue {
     /// When it was created, if that was watched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_ns: Option<u64>,
-    /// Times that it was taken off while mapped, since watching it began; only from a recording.
+    /// Times that it was taken off while mapped, since watching it began; only with `--watch` or from a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemptions: Option<u64>,
-    /// Time off the GPU since watching it began; only from a recording.
+    /// Time off the GPU since watching it began; only with `--watch` or from a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub off_ns: Option<u64>,
     /// Why it was taken off last.
@@ -163,10 +163,10 @@ pub struct Gpu {
     pub mapped_processes: Option<u32>,
     /// Whether the runlist holds more than the hardware does at once.
     pub oversubscribed: Option<bool>,
-    /// Since when it is; only from a recording.
+    /// Since when it is; only with `--watch` or from a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oversubscribed_since_ns: Option<u64>,
-    /// Process whose call made it so; only from a recording.
+    /// Process whose call made it so; only with `--watch` or from a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oversubscribed_by: Option<Pid>,
     /// Queues that exist.

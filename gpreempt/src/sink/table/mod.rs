@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Write};
 
 use super::record::{DriverState, Record, Startup};
 use super::Sink;
+use crate::model::Model;
 use cell::{fit, Style};
 use row::Row;
 
@@ -191,7 +192,7 @@ impl<W: Write> Sink for Table<W> {
         self.out.flush()
     }
 
-    fn tick(&mut self) -> io::Result<()> {
+    fn tick(&mut self, _model: &Model) -> io::Result<()> {
         if let Some(now) = self.layout_now {
             let color = self.layout.color;
             self.layout = Layout { color, ..now() };

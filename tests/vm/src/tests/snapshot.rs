@@ -15,6 +15,7 @@ use crate::check::ensure_eq;
 use crate::controller::{Command as Order, Controller, Reservation, Spec};
 use crate::gpu::{busy, Job};
 use crate::guest;
+use crate::json_child::JsonChild;
 use crate::load::Load;
 use crate::record::Record;
 use crate::scene;
@@ -34,6 +35,7 @@ pub(super) const TESTS: List = &[
     (&["basic"], "picture_for_a_user", of_a_user),
     (&["basic"], "picture_in_a_recording", recorded),
     (&["basic"], "picture_of_queues_that_come_and_go", churning),
+    (&["basic"], "pictures_that_go_on_know_the_events", going_on),
     (
         &["basic"],
         "picture_finds_idle_and_unused_queues",
@@ -456,6 +458,35 @@ fn churning() -> anyhow::Result<()> {
     churn.signal(Signal::SIGTERM)?;
     churn.wait_exit()?;
     still.stop().map(drop)
+}
+
+/// Pictures that go on know what events told since the first.
+fn going_on() -> anyhow::Result<()> {
+    let mut load = Load::start(&["--profile", "simple", "--queues", "1"])?;
+    let mut command = Command::new("gpreempt");
+    command.args(["queues", "--format", "json", "--watch=0.5"]);
+    let watching = JsonChild::start(command)?;
+    let told = |records: &[Record], id: u64| {
+        let mut queues = records.iter().rev().filter(|r| r.kind == "queue");
+        queues
+            .find(|queue| queue.try_number("queue_id") == Some(id))
+            .cloned()
+    };
+    watching.wait_for("a picture with events", |records| {
+        told(records, 0).filter(|queue| queue.try_number("preemptions").is_some())
+    })?;
+    load.command("create compute")?;
+    let new = watching.wait_for("the new queue", |records| told(records, 1))?;
+    anyhow::ensure!(new.number("created_ns")? > 0, "{}", new.data);
+    let old = watching.wait_for("what its creation did to the other", |records| {
+        told(records, 0).filter(|queue| queue.try_number("preemptions") > Some(0))
+    })?;
+    ensure_eq!(old.text("last_cause")?, "create_queue", "{}", old.data);
+    anyhow::ensure!(old.number("off_ns")? > 0, "{}", old.data);
+    watching.signal(Signal::SIGINT)?;
+    let mut watching = watching;
+    ensure_eq!(shell_code(watching.wait_exit()?), 130, "exit code");
+    load.stop().map(drop)
 }
 
 fn finds_idle() -> anyhow::Result<()> {
