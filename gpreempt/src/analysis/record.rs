@@ -27,7 +27,7 @@ pub enum AnalysisRecord {
     /// How long something took in a run.
     Latency(LatencyRecord),
     /// An attempt to stop one of several models alone.
-    Trial(TrialRecord),
+    Trial(Trial),
     /// An answer with its evidence.
     Conclusion(Conclusion),
     /// What follows.
@@ -146,31 +146,6 @@ pub struct FindingRecord {
     pub finding: Finding,
 }
 
-/// An attempt to stop one of several models alone.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct TrialRecord {
-    /// Which of the commands.
-    pub command: usize,
-    /// Its processes.
-    pub pids: Vec<Pid>,
-    /// By which means.
-    pub backend: Option<String>,
-    /// Queues that were reported as held.
-    pub held: u64,
-    /// And as released.
-    pub released: u64,
-    /// How `preempt` saw it.
-    pub observed: Option<String>,
-    /// Pictures that showed all of its queues off and all of the others mapped.
-    pub alone: u64,
-    /// Pictures that showed some of the others off while all of its were.
-    pub others_off: u64,
-    /// A picture after it showed all of its queues mapped.
-    pub back: bool,
-    /// Why it could not be done.
-    pub failed: Option<String>,
-}
-
 impl Analysis {
     /// Everything, in the order in which it is written.
     #[must_use]
@@ -187,7 +162,7 @@ impl Analysis {
             });
             records.extend(findings.map(AnalysisRecord::Finding));
         }
-        let trials = self.trials.iter().cloned().map(TrialRecord::from);
+        let trials = self.trials.iter().cloned();
         records.extend(trials.map(AnalysisRecord::Trial));
         let conclusions = self.conclusions.iter().cloned();
         records.extend(conclusions.map(AnalysisRecord::Conclusion));
@@ -257,23 +232,6 @@ fn latencies(run: &Run) -> impl Iterator<Item = LatencyRecord> + '_ {
             buckets: latency.buckets(),
         })
     })
-}
-
-impl From<Trial> for TrialRecord {
-    fn from(trial: Trial) -> Self {
-        Self {
-            command: trial.party,
-            pids: trial.pids,
-            backend: trial.backend,
-            held: trial.held,
-            released: trial.released,
-            observed: trial.observed,
-            alone: trial.alone,
-            others_off: trial.others_off,
-            back: trial.back,
-            failed: trial.failed,
-        }
-    }
 }
 
 /// JSON schema (draft 2020-12) of one line of `analyze` or `compare` with `--format json`.

@@ -318,27 +318,7 @@ pub(super) mod tests {
 
     /// A queue of a picture, on GPU 1.
     pub(crate) fn queue(pid: u32, queue_id: u32, state: snapshot::State) -> snapshot::Queue {
-        snapshot::Queue {
-            pid: Pid(pid),
-            gpu_id: GpuId(1),
-            queue_id: QueueId(queue_id),
-            queue_type: QueueType::Compute,
-            ring_bytes: 4096,
-            state,
-            reason: None,
-            priority: None,
-            percent: None,
-            aql: None,
-            doorbell: None,
-            mqd_address: None,
-            wptr_address: None,
-            rptr_address: None,
-            write_index: None,
-            read_index: None,
-            slots: Vec::new(),
-            saves: Vec::new(),
-            restores: Vec::new(),
-        }
+        snapshot::Queue::bare(pid, GpuId(1), queue_id, state)
     }
 
     /// Process 7 of the first command and process 8 of the second, with a queue each.

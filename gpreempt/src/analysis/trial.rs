@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::lock;
@@ -22,10 +24,11 @@ const BACK_WITHIN_NS: u64 = 3_000_000_000;
 /// How long each is stopped: long enough for a picture.
 const FOR: &str = "1200ms";
 
-/// What became of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// An attempt to stop one of several models alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Trial {
     /// Which of the commands.
+    #[serde(rename = "command")]
     pub party: usize,
     /// Its processes.
     pub pids: Vec<Pid>,
@@ -37,9 +40,9 @@ pub struct Trial {
     pub released: u64,
     /// How `preempt` saw it.
     pub observed: Option<String>,
-    /// Pictures that showed all of its queues off, and all of the others mapped.
+    /// Pictures that showed all of its queues off and all of the others mapped.
     pub alone: u64,
-    /// Pictures that showed one of the others off while it was.
+    /// Pictures that showed some of the others off while all of its were.
     pub others_off: u64,
     /// A picture after it showed all of its queues mapped.
     pub back: bool,

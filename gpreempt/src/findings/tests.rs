@@ -11,25 +11,9 @@ const GPU: GpuId = GpuId(0x52a1);
 
 fn queue(pid: u32, queue_id: u32, state: State, written: u64, read: u64) -> Queue {
     Queue {
-        pid: Pid(pid),
-        gpu_id: GPU,
-        queue_id: QueueId(queue_id),
-        queue_type: QueueType::Compute,
-        ring_bytes: 65536,
-        state,
-        reason: None,
-        priority: None,
-        percent: None,
-        aql: None,
-        doorbell: None,
-        mqd_address: None,
-        wptr_address: None,
-        rptr_address: None,
         write_index: Some(written),
         read_index: Some(read),
-        slots: Vec::new(),
-        saves: Vec::new(),
-        restores: Vec::new(),
+        ..Queue::bare(pid, GPU, queue_id, state)
     }
 }
 

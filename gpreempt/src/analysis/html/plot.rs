@@ -10,9 +10,9 @@ use plotters::style::text_anchor::HPos;
 use super::super::compare::Row;
 use super::super::run::{Life, Run};
 use crate::event::GpuId;
-use crate::html::axis::{self, Axis};
+use crate::html::axis;
 use crate::html::ink;
-use crate::html::svg::{anchored, font, odd, svg};
+use crate::html::svg::{anchored, font, odd, rows, svg};
 use crate::stat::measure::Measure;
 
 /// Colours of series, and the variables of the style sheet that they stand for.
@@ -50,30 +50,12 @@ pub(super) fn timeline(run: &Run) -> Result<String> {
         return Ok(String::new());
     }
     lives.sort_by_key(|life| (life.member, life.key.gpu_id, life.born_ns(run)));
-    let rows = lives.len() as u32;
+    let count = lives.len() as u32;
     let since = |ns: u64| ns.saturating_sub(run.from_ns) as f64;
-    svg((WIDE, rows * ROW + AXIS + 8), |area| {
+    svg((WIDE, count * ROW + AXIS + 8), |area| {
         let (_, plot) = area.split_horizontally(NAMES);
-        let mut chart = ChartBuilder::on(&plot)
-            .margin_top(8)
-            .margin_right(20)
-            .x_label_area_size(AXIS)
-            .build_cartesian_2d(
-                axis::linear(run.duration_ns() as f64, 8.0),
-                Axis::plain(f64::from(rows), 0.0, Vec::new()),
-            )
-            .map_err(odd)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(ink::LINE)
-            .axis_style(ink::LINE)
-            .label_style(font(11.5, ink::MUTED))
-            .x_label_formatter(&|ns| axis::time(*ns))
-            .draw()
-            .map_err(odd)?;
+        let values = axis::linear(run.duration_ns() as f64, 8.0);
+        let mut chart = rows(&plot, values, count, (8, 20), &axis::time)?;
         let mut before = None;
         for (row, life) in lives.iter().enumerate() {
             let member = &run.members[life.member];
@@ -334,36 +316,19 @@ pub(super) fn histogram(runs: &[Run], measure: Measure) -> Result<String> {
 }
 
 /// Queues at once of each model of a comparison.
-pub(super) fn peaks(rows: &[Row]) -> Result<String> {
-    let most = rows.iter().map(|row| row.peak.all()).max().unwrap_or(0);
+pub(super) fn peaks(models: &[Row]) -> Result<String> {
+    let most = models.iter().map(|row| row.peak.all()).max().unwrap_or(0);
     if most == 0 {
         return Ok(String::new());
     }
-    let count = rows.len() as u32;
+    let count = models.len() as u32;
     const HIGH: u32 = 26;
     svg((WIDE, count * HIGH + AXIS + 8), |area| {
         let (_, plot) = area.split_horizontally(NAMES);
-        let mut chart = ChartBuilder::on(&plot)
-            .margin_top(8)
-            .margin_right(40)
-            .x_label_area_size(AXIS)
-            .build_cartesian_2d(
-                axis::linear(most as f64 * 1.1, 8.0),
-                Axis::plain(f64::from(count), 0.0, Vec::new()),
-            )
-            .map_err(odd)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(ink::LINE)
-            .axis_style(ink::LINE)
-            .label_style(font(11.5, ink::MUTED))
-            .x_label_formatter(&|queues| format!("{queues:.0}"))
-            .draw()
-            .map_err(odd)?;
-        for (at, row) in rows.iter().enumerate() {
+        let values = axis::linear(most as f64 * 1.1, 8.0);
+        let whole = |queues: f64| format!("{queues:.0}");
+        let mut chart = rows(&plot, values, count, (8, 40), &whole)?;
+        for (at, row) in models.iter().enumerate() {
             let middle = 8 + (at as u32 * HIGH + HIGH / 2) as i32;
             let style = anchored(12.0, ink::INK, HPos::Right);
             let name: String = row.name.chars().take(26).collect();

@@ -9,7 +9,7 @@ use super::ink;
 use crate::bench::stats::{percentile, Split};
 use crate::control::BackendKind;
 use crate::html::axis::{self, Axis};
-use crate::html::svg::{anchored, font, odd, svg};
+use crate::html::svg::{self, anchored, font, odd, rows, svg};
 use crate::sink::units::Nanos;
 
 const PANEL: (u32, u32) = (480, 270);
@@ -144,8 +144,8 @@ pub(super) fn stacked(bars: &[Bar]) -> Result<String> {
     if most == [0.0; 2] {
         return Ok(String::new());
     }
-    let rows = bars.len() as u32;
-    svg((WIDE, TITLE + rows * ROW + AXIS), |area| {
+    let count = bars.len() as u32;
+    svg((WIDE, TITLE + count * ROW + AXIS), |area| {
         let panels = area.split_by_breakpoints([NAMES, NAMES + (WIDE - NAMES) / 2], [] as [u32; 0]);
         for (at, bar) in (0..).zip(bars) {
             let middle = (TITLE + at * ROW + ROW / 2) as i32;
@@ -168,23 +168,13 @@ pub(super) fn stacked(bars: &[Bar]) -> Result<String> {
             panel
                 .draw(&Text::new(title, (0, TITLE as i32 / 2), style))
                 .map_err(odd)?;
-            let mut chart = ChartBuilder::on(panel)
-                .margin_top(TITLE)
-                .margin_right(16)
-                .x_label_area_size(AXIS)
-                .build_cartesian_2d(axis::linear(end, 4.0), top_down(rows))
-                .map_err(odd)?;
-            chart
-                .configure_mesh()
-                .disable_y_mesh()
-                .disable_y_axis()
-                .light_line_style(TRANSPARENT)
-                .bold_line_style(ink::LINE)
-                .axis_style(ink::LINE)
-                .label_style(font(11.5, ink::MUTED))
-                .x_label_formatter(&|ns| axis::time(*ns))
-                .draw()
-                .map_err(odd)?;
+            let mut chart = rows(
+                panel,
+                axis::linear(end, 4.0),
+                count,
+                (TITLE, 16),
+                &axis::time,
+            )?;
             for (row, bar) in bars.iter().enumerate() {
                 let Bar::Parts(_, parts) = bar else { continue };
                 let Some(split) = parts[which] else { continue };
@@ -210,11 +200,6 @@ pub(super) fn stacked(bars: &[Bar]) -> Result<String> {
         }
         Ok(())
     })
-}
-
-/// Rows from top to bottom.
-fn top_down(rows: u32) -> Axis {
-    Axis::plain(f64::from(rows), 0.0, Vec::new())
 }
 
 /// A row of a chart of intervals.
@@ -262,23 +247,7 @@ pub(super) fn intervals(
             area.draw(&Text::new(text.clone(), (x, middle), style))
                 .map_err(odd)?;
         }
-        let mut chart = ChartBuilder::on(&plot)
-            .margin_top(8)
-            .margin_right(60)
-            .x_label_area_size(AXIS)
-            .build_cartesian_2d(scale.clone(), top_down(count))
-            .map_err(odd)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(ink::LINE)
-            .axis_style(ink::LINE)
-            .label_style(font(11.5, ink::MUTED))
-            .x_label_formatter(&|value| label(*value))
-            .draw()
-            .map_err(odd)?;
+        let mut chart = svg::rows(&plot, scale.clone(), count, (8, 60), &label)?;
         if let Some(mark) = mark {
             let line = vec![(mark, 0.0), (mark, f64::from(count))];
             chart

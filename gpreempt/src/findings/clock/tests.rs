@@ -2,7 +2,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Cause, Pid, QueueId, UnmapFilter};
+use crate::event::{Cause, Pid, UnmapFilter};
 use crate::kfd::snapshot::{Queue, State};
 
 const GPU: GpuId = GpuId(0x52a1);
@@ -12,25 +12,8 @@ const S: u64 = 1_000_000_000;
 fn picture(saves: &[(u64, u64)]) -> Snapshot {
     Snapshot {
         queues: vec![Queue {
-            pid: Pid(7),
-            gpu_id: GPU,
-            queue_id: QueueId(0),
-            queue_type: crate::event::QueueType::Compute,
-            ring_bytes: 65536,
-            state: State::Mapped,
-            reason: None,
-            priority: None,
-            percent: None,
-            aql: None,
-            doorbell: None,
-            mqd_address: None,
-            wptr_address: None,
-            rptr_address: None,
-            write_index: None,
-            read_index: None,
-            slots: Vec::new(),
             saves: saves.to_vec(),
-            restores: Vec::new(),
+            ..Queue::bare(7, GPU, 0, State::Mapped)
         }],
         ..Snapshot::default()
     }

@@ -9,25 +9,9 @@ const S: u64 = 1_000_000_000;
 
 fn queue(state: State, written: u64, read: u64) -> Queue {
     Queue {
-        pid: Pid(7),
-        gpu_id: GPU,
-        queue_id: QueueId(0),
-        queue_type: crate::event::QueueType::Compute,
-        ring_bytes: 65536,
-        state,
-        reason: None,
-        priority: None,
-        percent: None,
-        aql: None,
-        doorbell: None,
-        mqd_address: None,
-        wptr_address: None,
-        rptr_address: None,
         write_index: Some(written),
         read_index: Some(read),
-        slots: Vec::new(),
-        saves: Vec::new(),
-        restores: Vec::new(),
+        ..Queue::bare(7, GPU, 0, state)
     }
 }
 

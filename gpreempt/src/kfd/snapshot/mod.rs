@@ -207,6 +207,32 @@ pub struct Lack {
 }
 
 impl Queue {
+    /// A compute queue of which nothing else is known.
+    #[cfg(test)]
+    pub(crate) fn bare(pid: u32, gpu_id: GpuId, queue_id: u32, state: State) -> Self {
+        Self {
+            pid: Pid(pid),
+            gpu_id,
+            queue_id: QueueId(queue_id),
+            queue_type: QueueType::Compute,
+            ring_bytes: 65536,
+            state,
+            reason: None,
+            priority: None,
+            percent: None,
+            aql: None,
+            doorbell: None,
+            mqd_address: None,
+            wptr_address: None,
+            rptr_address: None,
+            write_index: None,
+            read_index: None,
+            slots: Vec::new(),
+            saves: Vec::new(),
+            restores: Vec::new(),
+        }
+    }
+
     /// Packets that wait: written and not read.
     #[must_use]
     pub fn depth(&self) -> Option<u64> {
