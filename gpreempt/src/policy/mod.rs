@@ -22,6 +22,7 @@ mod slo;
 mod tests;
 mod timeslice;
 mod view;
+mod whatif;
 
 pub use class::{Assigned, Explanation, Facts, PassedOver, Rule, Rules};
 pub use config::{Config, ConfigError, Policies};
@@ -31,6 +32,7 @@ pub use decision::{
 };
 pub use guard::{Guard, Limits};
 pub use view::{Activity, Class, Cost, Job, JobId, Latency, Member, Rounds, View, Wish};
+pub use whatif::{what_if, Known, Totals, WhatIf};
 
 /// A job that a policy wants held, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
