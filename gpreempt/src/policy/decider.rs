@@ -12,7 +12,6 @@ pub struct Decider {
     parameters: Policies,
     policy: Box<dyn Policy>,
     guard: Guard,
-    latest_ns: u64,
 }
 
 impl Decider {
@@ -23,7 +22,6 @@ impl Decider {
             parameters: config.policy.clone(),
             policy: build(&config.policy),
             guard: Guard::new(config.guards.clone()),
-            latest_ns: 0,
         }
     }
 
@@ -66,8 +64,7 @@ impl Decider {
     /// What is to be done now.
     #[must_use]
     pub fn decide(&mut self, view: &View, now_ns: u64) -> Decision {
-        self.latest_ns = self.latest_ns.max(now_ns);
-        let now_ns = self.latest_ns;
+        let now_ns = self.guard.clock(now_ns);
         let mut wanted = self.policy.want(view, now_ns);
         add_wishes(view, &mut wanted, now_ns);
         self.guard.apply(view, self.policy.name(), &wanted, now_ns)

@@ -157,6 +157,8 @@ mod tests {
         ledger.hold(100);
         ledger.observe(true, 130, 150);
         assert_eq!(ledger.paused_ns(1000, 150), 50, "from the order");
+        ledger.hold(150);
+        assert_eq!(ledger.held_since(), Some(100), "no new pause");
         ledger.releasing = true;
         ledger.observe(true, 130, 160);
         assert_eq!(ledger.held_since(), Some(100), "an order is no observation");

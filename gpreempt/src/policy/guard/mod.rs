@@ -9,7 +9,8 @@
 //! takes as long as the margin is still in time. A caller that comes too late is answered by the lease that each order names.
 //!
 //! **What they cannot do.** They see the holds of this daemon only: a pause by somebody else does not count. They cannot make a
-//! driver release. And a job that appears under a new name is a new job with a past of its own.
+//! driver release. A job that appears under a new name is a new job with a past of its own. And to a collective operation that gets
+//! nowhere in `min_run`, two pauses are one: whoever has such operations lengthens it.
 
 mod ledger;
 mod limits;
@@ -106,7 +107,8 @@ impl Guard {
         self.jobs.entry(job.clone()).or_default().refused(now_ns);
     }
 
-    fn clock(&mut self, now_ns: u64) -> u64 {
+    /// The time that counts.
+    pub(super) fn clock(&mut self, now_ns: u64) -> u64 {
         self.clock_ns = self.clock_ns.max(now_ns);
         self.clock_ns
     }

@@ -218,6 +218,25 @@ fn a_release_is_ordered_until_it_is_seen() {
 }
 
 #[test]
+fn a_job_that_is_on_its_way_is_not_stopped_again() {
+    let mut sim = sim("");
+    sim.release_ns = 30 * MS;
+    let wishes = sim.view.wishes.clone();
+    sim.ask();
+    sim.view.wishes.clear();
+    sim.ask();
+    sim.view.wishes = wishes;
+    sim.advance_to(sim.now_ns + 10 * MS);
+    let decision = sim.ask();
+    assert_eq!(denied(&decision), [GuardName::MinRun]);
+    assert_eq!(decision.to_release.len(), 1);
+    sim.advance_to(sim.now_ns + 20 * MS);
+    assert!(!sim.is_held("train"));
+    let decision = sim.ask();
+    assert_eq!(decision.denied[0].retry_ns, Some(sim.now_ns + 200 * MS));
+}
+
+#[test]
 fn a_longer_window_finds_the_pauses_of_the_shorter_one() {
     let guards =
         |window: &str| format!("window = \"{window}\"\nmin_run = \"0s\"\nmax_pause = \"1s\"");

@@ -181,11 +181,17 @@ fn play(guards: &Guards, steps: &[Step]) -> Result<Sim, TestCaseError> {
             }
         }
         let before = sim.log.len();
+        let jobs = sim.jobs.iter().filter(|(_, job)| job.is_releasing());
+        let releasing: Vec<JobId> = jobs.map(|(id, _)| id.clone()).collect();
         let decision = sim.ask();
         prop_assert!(decision.next_ns > sim.now_ns);
         for decision in &sim.log[before..] {
             prop_assert!(!hung || decision.to_hold.is_empty());
             check_whole(&sim, decision)?;
+            for id in &releasing {
+                let released = decision.to_release.iter().any(|order| order.job == *id);
+                prop_assert!(released, "{id} is ordered to run and then not to");
+            }
         }
         // Whoever is held is kept or released, and nobody but offline jobs is kept, and after a hang nobody.
         for (id, job) in &sim.jobs {

@@ -60,6 +60,11 @@ impl SimJob {
         }
     }
 
+    /// Whether a release was ordered that has not taken effect.
+    pub(crate) fn is_releasing(&self) -> bool {
+        self.releases_ns.is_some()
+    }
+
     /// All pauses; one that goes on ends now.
     pub(crate) fn all_pauses(&self, now_ns: u64) -> Vec<(u64, u64)> {
         let mut all = self.pauses.clone();

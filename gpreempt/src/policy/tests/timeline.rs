@@ -255,6 +255,14 @@ fn slo_ends_at_the_floor_if_nothing_helps() {
     });
     let part = sim.run_part("train", 10 * S);
     assert!((0.04..0.06).contains(&part), "the offline job ran {part}");
+    // Other guards are no other policy: it goes on with what it knows.
+    let text = format!("{}{SLO}", WIDE.replace("\"1ms\"", "\"2ms\""));
+    sim.decider.reload(&Config::parse(&text).unwrap());
+    sim.run(100 * MS, 5 * MS, |sim| {
+        let now_ns = sim.now_ns;
+        sim.job("serve").activity.last_ns = Some(now_ns);
+    });
+    assert!(sim.run_part("train", 100 * MS) < 0.1);
 }
 
 #[test]
