@@ -241,6 +241,23 @@ fn slo_converges_to_the_share_that_the_target_allows() {
 }
 
 #[test]
+fn slo_punishes_one_slow_moment_once() {
+    let mut sim = sim(SLO);
+    sim.add("serve", Class::Online, &[1]);
+    sim.add("train", Class::Offline, &[1]);
+    let begin = sim.now_ns;
+    sim.run(1200 * MS, 5 * MS, |sim| {
+        let ts_ns = sim.now_ns;
+        sim.job("serve").activity.last_ns = Some(ts_ns);
+        let slow = ts_ns - begin < 200 * MS;
+        let latency_ns = if slow { 90 * MS } else { 10 * MS };
+        sim.view.latencies.push(Latency { ts_ns, latency_ns });
+    });
+    let part = sim.run_part("train", S);
+    assert!((0.5..0.7).contains(&part), "half and a little more: {part}");
+}
+
+#[test]
 fn slo_ends_at_the_floor_if_nothing_helps() {
     let mut sim = sim(SLO);
     sim.add("serve", Class::Online, &[1]);
