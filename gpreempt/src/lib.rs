@@ -14,6 +14,7 @@ mod html;
 pub mod inspect;
 pub mod kfd;
 pub mod model;
+pub mod policy;
 pub mod recording;
 pub mod sink;
 pub mod source;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control <- sink <- findings
+//! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control, policy <- sink <- findings
 //! <- engine, bench, doctor, stat <- analysis, top <- cli.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("inspect", &["kfd", "source"]),
     ("model", &["event"]),
     ("control", &["event", "kfd", "source"]),
+    // Decides from what it is told; of kfd, only the patterns by which users name processes.
+    ("policy", &["event", "kfd"]),
     // Of control, only the records that it reports: a test below.
     ("sink", &["control", "event", "kfd", "model", "source"]),
     ("findings", &["event", "kfd", "model", "sink"]),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How users name GPUs and processes on the command line.
+//! How users name GPUs and processes, on the command line and in rules.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,6 +78,50 @@ impl FromStr for CommGlob {
         glob::Pattern::new(text)
             .map(Self)
             .map_err(|e| e.msg.to_owned())
+    }
+}
+
+/// A shell pattern for paths of cgroups. `*` matches a slash too.
+#[derive(Clone, Debug)]
+pub struct CgroupGlob(glob::Pattern);
+
+impl CgroupGlob {
+    /// Whether it matches this cgroup or one above it: a cgroup is meant with all below it.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let mut path = path;
+        loop {
+            if self.0.matches(path) {
+                return true;
+            }
+            match path.rsplit_once('/') {
+                Some(("", "")) | None => return false,
+                Some(("", _)) => path = "/",
+                Some((above, _)) => path = above,
+            }
+        }
+    }
+}
+
+impl fmt::Display for CgroupGlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for CgroupGlob {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err("expected a path of a cgroup, as in /batch.slice/*".to_owned());
+        }
+        let pattern = match text.strip_prefix('/') {
+            Some(_) => glob::Pattern::new(text),
+            None if text.starts_with('*') => glob::Pattern::new(text),
+            None => glob::Pattern::new(&format!("/{text}")),
+        };
+        pattern.map(Self).map_err(|e| e.msg.to_owned())
     }
 }
 

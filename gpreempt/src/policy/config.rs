@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The configuration file: rules, the policy with its parameters, the guards. `dist/gpreempt.toml` is an example with comments.
+//!
+//! What is not understood is an error that names its line: a misspelt guard must not be a missing one.
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+use super::class::{Rule, Rules};
+use super::decision::PolicyName;
+use super::duration;
+use super::guard::Limits;
+
+/// Everything that the file says. An empty file holds nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Who is what.
+    pub rules: Rules,
+    /// Who decides, and the parameters of every policy.
+    pub policy: Policies,
+    /// What no policy can override.
+    pub guards: Limits,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is no TOML, or has a key or a value that is not understood.
+    #[error("{0}")]
+    Parse(#[from] toml::de::Error),
+    /// Its parts do not fit together.
+    #[error("line {line}: {what}")]
+    Invalid {
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    rule: Vec<Spanned<Rule>>,
+    policy: Option<Spanned<Policies>>,
+    guards: Option<Spanned<Limits>>,
+}
+
+/// `[policy]`: which one, and the parameters of each, so that another one can be chosen without writing the file anew.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Policies {
+    /// Who decides.
+    pub name: PolicyName,
+    /// Parameters of `priority`.
+    pub priority: Priority,
+    /// Parameters of `timeslice`.
+    pub timeslice: Timeslice,
+    /// Parameters of `share`.
+    pub share: Share,
+    /// Parameters of `slo`.
+    pub slo: Slo,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self {
+            name: PolicyName::Manual,
+            priority: Priority::default(),
+            timeslice: Timeslice::default(),
+            share: Share::default(),
+            slo: Slo::default(),
+        }
+    }
+}
+
+impl Policies {
+    /// What is wrong with it, beside what is wrong with single keys.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        if self.name == PolicyName::Slo && self.slo.target.is_none() {
+            return Some("policy slo needs policy.slo.target, as in target = \"50ms\"".to_owned());
+        }
+        if self.slo.relax >= 1.0 {
+            return Some("policy.slo.relax must be below 1".to_owned());
+        }
+        None
+    }
+}
+
+/// `[policy.priority]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Priority {
+    /// How long after its last activity an online job counts as active.
+    #[serde(deserialize_with = "duration::required")]
+    pub linger: u64,
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self { linger: 50_000_000 }
+    }
+}
+
+/// `[policy.timeslice]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeslice {
+    /// After which it begins anew.
+    #[serde(deserialize_with = "duration::positive")]
+    pub period: u64,
+    /// The part of a period in which offline jobs run, 0 to 1.
+    #[serde(deserialize_with = "part")]
+    pub share: f64,
+}
+
+impl Default for Timeslice {
+    fn default() -> Self {
+        Self {
+            period: 1_000_000_000,
+            share: 0.5,
+        }
+    }
+}
+
+/// `[policy.share]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Share {
+    /// How long a turn lasts.
+    #[serde(deserialize_with = "duration::positive")]
+    pub turn: u64,
+    /// A job without a packet for so long gives up its turn.
+    #[serde(deserialize_with = "duration::required")]
+    pub idle_after: u64,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            turn: 500_000_000,
+            idle_after: 100_000_000,
+        }
+    }
+}
+
+/// `[policy.slo]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Slo {
+    /// What the percentile of the latency is to stay below.
+    #[serde(deserialize_with = "duration::optional_positive")]
+    pub target: Option<u64>,
+    /// Which percentile, 0 to 1.
+    #[serde(deserialize_with = "part")]
+    pub percentile: f64,
+    /// The time whose requests count.
+    #[serde(deserialize_with = "duration::positive")]
+    pub window: u64,
+    /// How often the share of offline jobs is changed, and the period in which they run that part of the time.
+    #[serde(deserialize_with = "duration::positive")]
+    pub period: u64,
+    /// Fewer requests in the window are no evidence.
+    pub min_requests: usize,
+    /// The share grows only while the percentile is below this part of the target.
+    #[serde(deserialize_with = "part")]
+    pub relax: f64,
+    /// What is added to the share.
+    #[serde(deserialize_with = "part")]
+    pub increase: f64,
+    /// What the share is multiplied by when the target is missed.
+    #[serde(deserialize_with = "part")]
+    pub decrease: f64,
+    /// The share never falls below this.
+    #[serde(deserialize_with = "part")]
+    pub floor: f64,
+}
+
+impl Default for Slo {
+    fn default() -> Self {
+        Self {
+            target: None,
+            percentile: 0.99,
+            window: 10_000_000_000,
+            period: 500_000_000,
+            min_requests: 20,
+            relax: 0.8,
+            increase: 0.05,
+            decrease: 0.5,
+            floor: 0.05,
+        }
+    }
+}
+
+/// A part of a whole, 0 to 1.
+pub(super) fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let part = f64::deserialize(deserializer)?;
+    match (0.0..=1.0).contains(&part) {
+        true => Ok(part),
+        false => Err(D::Error::custom("a part is a number from 0 to 1")),
+    }
+}
+
+impl Config {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// What is not understood, with its line.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text)?;
+        let invalid = |at: usize, what: String| ConfigError::Invalid {
+            line: 1 + text.as_bytes()[..at.min(text.len())]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count(),
+            what,
+        };
+        let mut groups: Vec<(String, super::view::Class)> = Vec::new();
+        for (number, rule) in (1..).zip(&file.rule) {
+            let at = rule.span().start;
+            if let Some(what) = rule.get_ref().fault() {
+                return Err(invalid(at, format!("rule {number}: {what}")));
+            }
+            let Some((group, class)) = rule.get_ref().fixed_group() else {
+                continue;
+            };
+            match groups.iter().find(|(name, _)| *name == group) {
+                Some((_, other)) if *other != class => {
+                    let what = format!(
+                        "rule {number}: group {group:?} is {} in an earlier rule",
+                        other.name()
+                    );
+                    return Err(invalid(at, what));
+                }
+                _ => groups.push((group, class)),
+            }
+        }
+        if let Some((at, what)) = file
+            .policy
+            .as_ref()
+            .and_then(|policy| Some((policy.span().start, policy.get_ref().fault()?)))
+        {
+            return Err(invalid(at, what));
+        }
+        if let Some((at, what)) = file
+            .guards
+            .as_ref()
+            .and_then(|guards| Some((guards.span().start, guards.get_ref().fault()?)))
+        {
+            return Err(invalid(at, what));
+        }
+        Ok(Self {
+            rules: Rules(file.rule.into_iter().map(Spanned::into_inner).collect()),
+            policy: file.policy.map(Spanned::into_inner).unwrap_or_default(),
+            guards: file.guards.map(Spanned::into_inner).unwrap_or_default(),
+        })
+    }
+}
