@@ -83,6 +83,30 @@ fn compare() {
     transcript("compare", &[&["compare"], files.as_slice()].concat());
 }
 
+#[test]
+fn what_a_policy_would_have_held() {
+    let replay = ["replay", "online-offline.gpr", "--config", "policy.toml"];
+    transcript("online-offline.priority", &replay);
+    let timeslice = [&replay[..], &["--policy", "timeslice"]].concat();
+    transcript("online-offline.timeslice", &timeslice);
+    let json = [&replay[..], &["--format", "json"]].concat();
+    let command = gpreempt().args(json).current_dir(recordings());
+    let output = command.output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+        .collect();
+    let job = lines
+        .iter()
+        .find(|line| line["type"] == "job" && line["data"]["job"] == "training");
+    let job = &job.expect("the job is told")["data"];
+    let decisions = lines.iter().filter(|line| line["type"] == "decision");
+    let holds = decisions.filter(|line| line["data"]["to_hold"] != serde_json::json!([]));
+    assert_eq!(Some(holds.count() as u64), job["holds"].as_u64());
+    assert!(job["held_ns"].as_u64() > Some(0), "{job}");
+}
+
 /// One object a line of a type that the schema names.
 #[test]
 fn json_is_what_the_schema_says() {
@@ -150,7 +174,14 @@ fn what_is_left_of_a_truncated_file() {
 #[test]
 fn mistakes_are_told() {
     let model = recording("model");
-    let cases: [(&[&str], i32, &str); 5] = [
+    let cases: [(&[&str], i32, &str); 8] = [
+        (&["replay", "a.gpr"], 2, "--config"),
+        (&["replay", "a.gpr", "--policy", "share"], 2, "--config"),
+        (
+            &["replay", "a.gpr", "--config", "none.toml"],
+            1,
+            "none.toml",
+        ),
         (&["analyze", "none.gpr"], 1, "none.gpr"),
         (
             &["analyze", "--concurrent", "--", "true"],

@@ -63,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "inspect",
             "kfd",
             "model",
+            "policy",
             "recording",
             "sink",
             "source",

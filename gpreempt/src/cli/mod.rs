@@ -23,6 +23,7 @@ mod stat;
 mod supervise;
 mod top;
 mod watch;
+mod what_if;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -47,7 +47,8 @@ impl Priority {
                 (Trigger::Linger, why, until_ns)
             }
             pending => {
-                let why = format!("{pending} packets of online job {} wait", online.id);
+                let packets = if pending == 1 { "packet" } else { "packets" };
+                let why = format!("{pending} {packets} of online job {} waiting", online.id);
                 (Trigger::Pending, why, until_ns)
             }
         })
