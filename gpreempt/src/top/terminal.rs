@@ -12,7 +12,7 @@ use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    disable_raw_mode, enable_raw_mode, EnterAlternateScreen, LeaveAlternateScreen,
+    disable_raw_mode, enable_raw_mode, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen,
 };
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal};
@@ -89,7 +89,9 @@ impl Drop for Screen {
 
 fn take() -> io::Result<()> {
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen).inspect_err(|_| give_back())
+    // A terminal without another screen still shows what was there: only what differs from nothing is drawn.
+    let blank = Clear(ClearType::All);
+    execute!(io::stdout(), EnterAlternateScreen, blank).inspect_err(|_| give_back())
 }
 
 /// What fails here fails because the terminal is gone.
