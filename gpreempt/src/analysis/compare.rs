@@ -10,8 +10,7 @@ use serde::Serialize;
 use super::conclude::{peak, Peak};
 use super::run::Run;
 use super::steady;
-use super::table::strong;
-use crate::sink::table::Layout;
+use crate::sink::table::{strong, Layout};
 use crate::sink::units::Nanos;
 use crate::stat::measure::Measure;
 

@@ -11,7 +11,7 @@ use super::steady::{self, Steady};
 use super::together::{self, Parties};
 use super::trial::Trial;
 use crate::event::{GpuId, QueueFormat, QueueId, QueueType};
-use crate::sink::units::Nanos;
+use crate::sink::units::{plural, Nanos};
 use crate::stat::measure::Measure;
 
 /// Differences that are told one by one.
@@ -200,14 +200,6 @@ pub(super) fn peak<'a>(run: &Run, lives: impl Iterator<Item = &'a Life>) -> Peak
         }
     }
     most
-}
-
-pub(super) fn plural(n: u64, what: &str) -> String {
-    match (n, what) {
-        (1, _) => format!("1 {what}"),
-        (_, "process") => format!("{n} processes"),
-        _ => format!("{n} {what}s"),
-    }
 }
 
 /// Whether something is the same in all runs. One run alone cannot show that, nor can runs with gaps.

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use super::conclude::{About, Analysis, Conclusion, Decision};
 use super::run::{Life, Run};
 use crate::sink::finding::grouped;
-use crate::sink::table::Layout;
+use crate::sink::table::{strong, Layout};
 use crate::sink::units::{Bytes, Nanos};
 
 /// Queues of each run in the table; JSON has all.
@@ -28,13 +28,6 @@ pub fn write(out: &mut impl Write, analysis: &Analysis, layout: Layout) -> io::R
         decide(out, decision, layout)?;
     }
     Ok(())
-}
-
-pub(super) fn strong(text: &str, layout: Layout) -> String {
-    match layout.color {
-        true => format!("\x1b[1m{text}\x1b[0m"),
-        false => text.to_owned(),
-    }
 }
 
 fn one_run(out: &mut impl Write, run: &Run, layout: Layout) -> io::Result<()> {

@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conclude::{peak, plural, ranges, Conclusion, Peak, Question};
+use super::conclude::{peak, ranges, Conclusion, Peak, Question};
 use super::run::{Life, Run};
 use super::trial::Trial;
+use crate::sink::units::plural;
 
 /// What counts as one model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,7 +56,6 @@ pub type Tried = Arc<Mutex<Vec<Trial>>>;
 /// Tries.
 pub struct Trials {
     program: PathBuf,
-    arguments: Vec<String>,
     next: usize,
     state: Turn,
     done: Tried,
@@ -72,12 +71,11 @@ enum Turn {
 }
 
 impl Trials {
-    /// By running `program`, with `arguments` beside those that say whom and how long.
+    /// By running `program`, which is this one.
     #[must_use]
-    pub fn new(program: PathBuf, arguments: Vec<String>) -> Self {
+    pub fn new(program: PathBuf) -> Self {
         Self {
             program,
-            arguments,
             next: 0,
             state: Turn::Idle,
             done: Tried::default(),
@@ -151,7 +149,6 @@ impl Trials {
         }
         trial.pids = pids;
         let spawned = command
-            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -305,7 +302,7 @@ mod tests {
              echo '{\"type\":\"resumed\",\"data\":{\"queues\":2}}'",
         );
         let run = two_parties();
-        let mut trials = Trials::new(path.clone(), Vec::new());
+        let mut trials = Trials::new(path.clone());
         trials.turn(&run, 100 * S).unwrap();
         trials.picture(&run, &snapshot(&[(7, State::Mapped), (8, State::Mapped)]));
         trials.picture(
@@ -348,12 +345,12 @@ mod tests {
     fn what_preempt_says_is_told() {
         let path = program("refused", "echo 'gpreempt: no backend' >&2; exit 69");
         let run = two_parties();
-        let mut trials = Trials::new(path.clone(), Vec::new());
+        let mut trials = Trials::new(path.clone());
         let tried = until_done(&mut trials, &run, 2);
         assert_eq!(tried[0].failed.as_deref(), Some("no backend"));
         assert_eq!(tried[0].held, 0);
         std::fs::remove_file(&path).unwrap();
-        let mut trials = Trials::new(path, Vec::new());
+        let mut trials = Trials::new(path);
         let tried = until_done(&mut trials, &run, 2);
         assert!(tried[1].failed.as_deref().unwrap().contains("cannot start"));
     }

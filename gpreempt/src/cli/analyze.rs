@@ -24,6 +24,7 @@ use crate::event::Escaped;
 use crate::inspect;
 use crate::kfd::snapshot::Want;
 use crate::kfd::Root;
+use crate::sink::json;
 use crate::sink::Sink;
 
 /// Find out how a model uses compute queues, and how it can be preempted
@@ -125,7 +126,7 @@ impl Analyze {
         let mut tried = Tried::default();
         if parties == Some(Parties::Commands) {
             let program = std::env::current_exe().context("cannot find this program")?;
-            let trials = Trials::new(program, Vec::new());
+            let trials = Trials::new(program);
             tried = trials.tried();
             watcher = watcher.with_trials(trials);
         }
@@ -247,8 +248,7 @@ impl Analyze {
             }
             Format::Json => {
                 for record in analysis.records() {
-                    serde_json::to_writer(&mut out, &record).map_err(io::Error::from)?;
-                    out.write_all(b"\n")?;
+                    json::line(&mut out, &record)?;
                 }
             }
         }
@@ -279,9 +279,8 @@ pub(super) fn collect(
         let sink = Rc::clone(&pictures);
         host.on_picture(Box::new(move |root, snapped| {
             let picture = inspect::look(root, Want { hqds: true });
-            let done_ns = snapped.taken_ns.max(snapped.ts_ns);
             sink.borrow_mut()
-                .push_back((picture, snapped.ts_ns, done_ns));
+                .push_back((picture, snapped.ts_ns, snapped.done_ns()));
         }));
         let name = file.file_stem().unwrap_or(file.as_os_str());
         let name = Escaped(name.as_encoded_bytes()).to_string();

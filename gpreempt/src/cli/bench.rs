@@ -26,6 +26,7 @@ use crate::control::{BackendKind, ControlError, HoldOptions, Target};
 use crate::event::GpuId;
 use crate::kfd::name::CommGlob;
 use crate::kfd::{module, Root};
+use crate::sink::json;
 use crate::sink::record::Id64;
 use crate::sink::units::Nanos;
 
@@ -308,8 +309,7 @@ impl Preempt {
             Format::Table => table::write(&mut out, report, global.color.on_stdout())?,
             Format::Json => {
                 for record in report.records() {
-                    serde_json::to_writer(&mut out, &record).map_err(io::Error::from)?;
-                    out.write_all(b"\n")?;
+                    json::line(&mut out, &record)?;
                 }
             }
         }

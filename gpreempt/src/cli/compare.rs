@@ -11,6 +11,7 @@ use super::{Exit, Failure, Global};
 use crate::analysis::compare::{self, Row};
 use crate::analysis::html_comparison;
 use crate::analysis::record::AnalysisRecord;
+use crate::sink::json;
 
 /// Compare recordings: how many queues each model uses, and what it does to others
 #[derive(Debug, clap::Args)]
@@ -49,8 +50,7 @@ impl Compare {
             Format::Json => {
                 for row in &rows {
                     let record = AnalysisRecord::Compared(row.clone());
-                    serde_json::to_writer(&mut out, &record).map_err(io::Error::from)?;
-                    out.write_all(b"\n")?;
+                    json::line(&mut out, &record)?;
                 }
             }
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::output::{self, Format, Paint};
 use super::{Exit, Failure, Global};
 use crate::doctor::{self, Check, Lack, Replaced, Report, Status};
+use crate::sink::json;
 use crate::source::{profile, Probe};
 
 /// Say what works here, what is missing and how to fix it
@@ -109,8 +110,7 @@ fn json(out: &mut impl Write, report: &Report) -> io::Result<()> {
         .chain(replaced)
         .chain([Line::Verdict(verdict(report))])
     {
-        serde_json::to_writer(&mut *out, &line)?;
-        out.write_all(b"\n")?;
+        json::line(out, &line)?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::kfd::name::{CommGlob, GpuArg};
 use crate::kfd::snapshot::{self, Lack, Snapshot, State, Want};
 use crate::kfd::{module, Root};
 use crate::model::{Context, Model};
+use crate::sink::json;
 use crate::sink::picture::{Beside, Picture, Sample, Select, Sort};
 use crate::sink::record::Record;
 use crate::sink::Sink;
@@ -252,17 +253,12 @@ fn take(root: &Root, want: Want, history: &mut History) {
 
 /// All pictures of a recording, as they come when it is played.
 pub(super) fn pictures(host: &mut RecordedHost, want: Want) -> Rc<RefCell<History>> {
-    /// Taking one took less, where a recording has only its beginning.
-    const LOOK_NS: u64 = 500_000_000;
     let history: Rc<RefCell<History>> = Rc::default();
     let sink = Rc::clone(&history);
     host.on_picture(Box::new(move |root, snapped| {
         let picture = inspect::look(root, want);
-        let taken_ns = match snapped.taken_ns {
-            0 => snapped.ts_ns.saturating_add(LOOK_NS),
-            taken_ns => taken_ns,
-        };
-        sink.borrow_mut().picture(picture, snapped.ts_ns, taken_ns);
+        sink.borrow_mut()
+            .picture(picture, snapped.ts_ns, snapped.done_ns());
     }));
     history
 }
@@ -388,8 +384,7 @@ impl Show {
         match self.format {
             Format::Json => {
                 for record in picture.records() {
-                    serde_json::to_writer(&mut out, &record)?;
-                    out.write_all(b"\n")?;
+                    json::line(&mut out, &record)?;
                 }
             }
             Format::Table => {

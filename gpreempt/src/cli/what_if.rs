@@ -11,15 +11,17 @@ use std::rc::Rc;
 use anyhow::{anyhow, Context as _};
 use serde::Serialize;
 
-use super::output::Format;
+use super::output::{self, Format};
 use super::{Exit, Failure, Global};
 use crate::engine::{Options, RecordedHost};
-use crate::event::{Happening, Pid};
+use crate::event::Happening;
 use crate::inspect;
 use crate::kfd::snapshot::Want;
 use crate::model::{Context, Model};
 use crate::policy::{what_if, Config, Decision, Facts, JobId, Known, PolicyName, Totals, WhatIf};
+use crate::sink::json;
 use crate::sink::record::{Record, Summary};
+use crate::sink::table::{strong, Layout};
 use crate::sink::units::Nanos;
 use crate::sink::Sink;
 
@@ -75,20 +77,16 @@ impl PolicyArgs {
         let known = Rc::new(RefCell::new(BTreeMap::new()));
         let facts = Rc::clone(&known);
         host.on_picture(Box::new(move |root, _| {
+            let mut facts = facts.borrow_mut();
             for process in inspect::look(root, Want::default()).processes {
                 let of = facts
-                    .borrow_mut()
                     .entry(process.pid)
-                    .or_insert_with(|| Facts::new(process.pid))
-                    .clone();
-                let known = Facts {
-                    comm: process.comm.or(of.comm),
-                    cgroup: process.cgroup.or(of.cgroup),
-                    uid: process.uid.or(of.uid),
-                    container: process.container.or(of.container),
-                    ..of
-                };
-                facts.borrow_mut().insert(process.pid, known);
+                    .or_insert_with(|| Facts::new(process.pid));
+                // What one picture does not tell stays as another told it.
+                of.comm = process.comm.or(of.comm);
+                of.cgroup = process.cgroup.or_else(|| of.cgroup.take());
+                of.uid = process.uid.or(of.uid);
+                of.container = process.container.or_else(|| of.container.take());
             }
         }));
         let heard = Rc::new(RefCell::new(Heard::default()));
@@ -105,7 +103,14 @@ impl PolicyArgs {
         let what = what_if(&config, &known, &heard.happenings, heard.end_ns);
         let mut out = BufWriter::new(io::stdout().lock());
         match self.format {
-            Format::Table => table(&mut out, &config, &known, &heard, &what, global)?,
+            Format::Table => table(
+                &mut out,
+                &config,
+                &known,
+                &heard,
+                &what,
+                output::layout(global.color.on_stdout()),
+            )?,
             Format::Json => {
                 let decisions = what.decisions.iter().map(Line::Decision);
                 let jobs = what
@@ -113,8 +118,7 @@ impl PolicyArgs {
                     .iter()
                     .map(|(job, totals)| Line::Job(JobLine { job, totals }));
                 for line in decisions.chain(jobs) {
-                    serde_json::to_writer(&mut out, &line).map_err(io::Error::from)?;
-                    out.write_all(b"\n")?;
+                    json::line(&mut out, &line)?;
                 }
             }
         }
@@ -162,12 +166,8 @@ fn table(
     known: &Known,
     heard: &Heard,
     what: &WhatIf,
-    global: &Global,
+    layout: Layout,
 ) -> io::Result<()> {
-    let strong = |text: &str| match global.color.on_stdout() {
-        true => format!("\x1b[1m{text}\x1b[0m"),
-        false => text.to_owned(),
-    };
     let length = heard.end_ns.saturating_sub(heard.start_ns);
     let lost = match heard.lost {
         0 => String::new(),
@@ -179,13 +179,8 @@ fn table(
         heard.happenings.len(),
         Nanos(length)
     );
-    writeln!(out, "{}", strong(&head))?;
-    let processes: BTreeMap<Pid, &Facts> = known
-        .facts
-        .iter()
-        .map(|(pid, facts)| (*pid, facts))
-        .collect();
-    for facts in processes.values() {
+    writeln!(out, "{}", strong(&head, layout))?;
+    for facts in known.facts.values() {
         let explained = config.rules.explain(facts);
         let name = facts.comm.map_or_else(String::new, |comm| comm.to_string());
         writeln!(
@@ -200,7 +195,10 @@ fn table(
     writeln!(
         out,
         "{}",
-        strong(&format!("{:>10} {:8} {:20} WHY", "TIME", "DECISION", "JOB"))
+        strong(
+            &format!("{:>10} {:8} {:20} WHY", "TIME", "DECISION", "JOB"),
+            layout
+        )
     )?;
     for decision in &what.decisions {
         let since = decision.now_ns.saturating_sub(heard.start_ns);
@@ -239,7 +237,7 @@ fn table(
         "{:20} {:>8} {:>8} {:>6} {:>7} {:>9}",
         "JOB", "HELD", "RUN", "HOLDS", "DENIED", "RECORDED"
     );
-    writeln!(out, "{}", strong(&head))?;
+    writeln!(out, "{}", strong(&head, layout))?;
     for (job, totals) in &what.jobs {
         writeln!(
             out,

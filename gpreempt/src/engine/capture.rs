@@ -275,7 +275,8 @@ fn looks_otherwise(kind: Kind) -> bool {
 /// Whether it is time to write.
 fn keep(capture: &Capture, bytes: &[u8]) -> bool {
     let mut state = capture.0.borrow_mut();
-    state.changed |= decode(bytes).is_ok_and(|happening| looks_otherwise(happening.event.kind()));
+    state.changed = state.changed
+        || decode(bytes).is_ok_and(|happening| looks_otherwise(happening.event.kind()));
     state
         .writer
         .as_mut()

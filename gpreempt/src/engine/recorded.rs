@@ -50,8 +50,8 @@ struct Tape {
     peeked: Option<Entry>,
     /// Files of this picture are being read.
     in_picture: Option<Snapped>,
-    /// When the picture that the files are of was taken.
-    pictured_ns: Rc<Cell<Option<u64>>>,
+    /// Which picture the files are of.
+    pictured: Rc<Cell<Option<Snapped>>>,
     on_picture: Option<OnPicture>,
     ended: bool,
 }
@@ -82,7 +82,7 @@ impl RecordedHost {
             next: None,
             peeked: None,
             in_picture: None,
-            pictured_ns: Rc::default(),
+            pictured: Rc::default(),
             on_picture: None,
             ended: false,
         };
@@ -100,10 +100,10 @@ impl RecordedHost {
         self.tape.borrow_mut().on_picture = Some(each);
     }
 
-    /// When the last picture was taken that was read. It stays true while the recording is played.
+    /// The last picture that was read. It stays true while the recording is played.
     #[must_use]
-    pub fn pictured_ns(&self) -> Rc<Cell<Option<u64>>> {
-        Rc::clone(&self.tape.borrow().pictured_ns)
+    pub fn pictured(&self) -> Rc<Cell<Option<Snapped>>> {
+        Rc::clone(&self.tape.borrow().pictured)
     }
 }
 
@@ -169,7 +169,7 @@ impl Tape {
             Entry::Snapshot(snapped) => {
                 tree.clear();
                 self.in_picture = Some(snapped);
-                self.pictured_ns.set(Some(snapped.ts_ns));
+                self.pictured.set(Some(snapped));
                 self.now_ns = self.now_ns.max(snapped.ts_ns);
             }
             Entry::Counters(counted) => {

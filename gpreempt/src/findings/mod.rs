@@ -64,7 +64,3 @@ pub fn find(evidence: &Evidence<'_>) -> Vec<Finding> {
     });
     findings
 }
-
-fn plural(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}

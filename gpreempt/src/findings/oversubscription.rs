@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Nodes whose runlist holds more than the hardware does.
 
-use super::{plural, Evidence, Finding, Kind, Named, Severity};
+use super::{Evidence, Finding, Kind, Named, Severity};
 use crate::event::GpuId;
 use crate::kfd::snapshot;
 use crate::model::{Gpu, Limits, Oversubscription, Rule};
-use crate::sink::units::Nanos;
+use crate::sink::units::{plural, Nanos};
 
 pub(super) fn find(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{plural, Evidence, Finding, Kind, Named, Severity};
+use super::{Evidence, Finding, Kind, Named, Severity};
 use crate::event::{Cause, GpuId, Pid};
 use crate::model::{Model, Taken};
-use crate::sink::units::Nanos;
+use crate::sink::units::{plural, Nanos};
 
 /// More than one part in so many of the time off is a warning.
 const WARN_SHARE: u64 = 20;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{plural, Evidence, Finding, Kind, Severity};
+use super::{Evidence, Finding, Kind, Severity};
 use crate::event::{GpuId, Pid};
 use crate::kfd::snapshot::{Queue, State};
 use crate::model::{Model, QueueKey};
-use crate::sink::units::Nanos;
+use crate::sink::units::{plural, Nanos};
 
 pub(super) fn find(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{plural, Evidence, Finding, Kind, Rate, Severity};
+use super::{Evidence, Finding, Kind, Rate, Severity};
 use crate::event::{GpuId, Pid};
 use crate::kfd::snapshot::Queue;
-use crate::sink::units::Nanos;
+use crate::sink::units::{plural, Nanos};
 
 #[derive(Default)]
 struct Times {

@@ -50,7 +50,19 @@ pub struct Snapped {
     pub taken_ns: u64,
 }
 
+/// How long a picture took at most, where that was not noted.
+const LOOK_NS: u64 = 500_000_000;
+
 impl Snapped {
+    /// When it was done, at the latest.
+    #[must_use]
+    pub fn done_ns(self) -> u64 {
+        match self.taken_ns {
+            0 => self.ts_ns.saturating_add(LOOK_NS),
+            taken_ns => taken_ns.max(self.ts_ns),
+        }
+    }
+
     /// A picture that took no time.
     #[must_use]
     pub fn at(ts_ns: u64) -> Self {

@@ -3,6 +3,8 @@
 
 use std::io::{self, BufWriter, Write};
 
+use serde::Serialize;
+
 use super::record::Record;
 use super::Sink;
 
@@ -20,10 +22,18 @@ impl<W: Write> Json<W> {
     }
 }
 
+/// Writes one object on a line of its own.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, object)?;
+    out.write_all(b"\n")
+}
+
 impl<W: Write> Sink for Json<W> {
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, record)?;
-        self.0.write_all(b"\n")
+        line(&mut self.0, record)
     }
 
     fn flush(&mut self) -> io::Result<()> {

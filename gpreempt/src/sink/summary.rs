@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::record::Summary;
-use super::units::Nanos;
+use super::units::{plural, Nanos};
 
 /// Displays a summary in two or three lines.
 #[derive(Debug)]
@@ -49,8 +49,4 @@ impl fmt::Display for ForPeople<'_> {
         }
         Ok(())
     }
-}
-
-fn plural(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

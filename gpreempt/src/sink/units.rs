@@ -3,6 +3,15 @@
 
 use std::fmt;
 
+/// `1 queue`, `2 queues`, `2 processes`.
+pub(crate) fn plural(n: u64, what: &str) -> String {
+    match (n, what) {
+        (1, _) => format!("1 {what}"),
+        (_, "process") => format!("{n} processes"),
+        _ => format!("{n} {what}s"),
+    }
+}
+
 /// A duration: `850ns`, `3.1µs`, `61µs`, `3.65ms`, `152ms`, `1.20s`, `14m05s`, `3h07m`.
 #[derive(Clone, Copy, Debug)]
 pub struct Nanos(pub u64);

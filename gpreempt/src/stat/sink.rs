@@ -13,6 +13,7 @@ use crate::findings::{self, Evidence, Finding, History};
 use crate::model::{Context, Model, ProcessUsage};
 use crate::sink::filter::Filter;
 use crate::sink::finding;
+use crate::sink::json;
 use crate::sink::record::{Record, Summary};
 use crate::sink::table::Layout;
 use crate::sink::Sink;
@@ -98,8 +99,7 @@ impl<W: Write> StatSink<W> {
     }
 
     fn json(&mut self, record: &StatRecord) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, record)?;
-        self.out.write_all(b"\n")
+        json::line(&mut self.out, record)
     }
 
     fn report(&mut self, summary: &Summary) -> io::Result<()> {

@@ -12,7 +12,7 @@ use super::record::Period;
 use super::sink::Options;
 use crate::model::ProcessUsage;
 use crate::sink::record::Summary;
-use crate::sink::table::Layout;
+use crate::sink::table::{strong, Layout};
 use crate::sink::units::Nanos;
 
 /// Columns of a row beside its name.
@@ -54,7 +54,7 @@ pub(super) fn period(
 ) -> io::Result<()> {
     if period.interval {
         let line = format!("{} of {}", at(period), Nanos(period.duration_ns));
-        writeln!(out, "{}", title(&line, layout))?;
+        writeln!(out, "{}", strong(&line, layout))?;
     }
     if collect.tally.events() == 0 {
         return writeln!(out, "no events");
@@ -88,7 +88,7 @@ pub(super) fn period(
             "{:wide$}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}",
             "LATENCY", "COUNT", "RATE/S", "MIN", "P50", "P90", "P99", "P99.9", "MAX"
         );
-        writeln!(out, "{}", title(&head, layout))?;
+        writeln!(out, "{}", strong(&head, layout))?;
     }
     for (name, line, bars) in &rows {
         row(out, &fitted(name, wide), line, period)?;
@@ -97,7 +97,7 @@ pub(super) fn period(
         }
     }
     let head = format!("{:24}{:>8}{:>8}", "EVENT", "COUNT", "RATE/S");
-    writeln!(out, "{}", title(&head, layout))?;
+    writeln!(out, "{}", strong(&head, layout))?;
     for (kind, count) in collect.counts() {
         let rate = rate(period.rate(count));
         writeln!(out, "{:24}{count:>8}{rate:>8}", kind.name())?;
@@ -146,7 +146,7 @@ pub(super) fn processes(
         "{:24}{:>8}{:>8}{:>11}{:>11}{:>9}",
         "PROCESS", "GPU", "QUEUES", "PREEMPTED", "BY OTHERS", "OFF"
     );
-    writeln!(out, "{}", title(&head, layout))?;
+    writeln!(out, "{}", strong(&head, layout))?;
     for usage in processes.iter().take(MOST_PROCESSES) {
         let name = match usage.comm {
             Some(comm) => format!("{comm}[{}]", usage.pid),
@@ -207,15 +207,5 @@ fn rate(per_second: f64) -> String {
         rate if rate >= 100.0 => format!("{rate:.0}"),
         rate if rate >= 10.0 => format!("{rate:.1}"),
         rate => format!("{rate:.2}"),
-    }
-}
-
-fn title(text: &str, layout: Layout) -> String {
-    match layout.color {
-        true => {
-            let style = anstyle::Style::new().bold();
-            format!("{style}{text}{style:#}")
-        }
-        false => text.to_owned(),
     }
 }

@@ -34,9 +34,6 @@ use crate::sink::Sink;
 /// How long the end of the program waits for probes to be taken off.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A picture of a recording took less: the recording has only its beginning.
-const LOOK_NS: u64 = 500_000_000;
-
 /// What a user chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -99,20 +96,20 @@ pub fn recorded(file: &Path, speed: f64, options: Options) -> Result<Finish, Err
     let file: PathBuf = file.to_owned();
     let start = move |feed: Shared| {
         let host = RecordedHost::open(&file, None)?;
-        let pictured_ns = host.pictured_ns();
-        let mut told_ns = None;
-        let told = RefCell::new(move |picture: &Snapshot, feed: &mut Feed| {
+        let pictured = host.pictured();
+        let mut told = None;
+        let tell = RefCell::new(move |picture: &Snapshot, feed: &mut Feed| {
             // Files of a name that was looked up are no new picture.
-            if let Some(ts_ns) = pictured_ns.get().filter(|_| pictured_ns.get() != told_ns) {
-                told_ns = Some(ts_ns);
-                let done_ns = ts_ns.saturating_add(LOOK_NS);
-                feed.history.picture(picture.clone(), ts_ns, done_ns);
+            if let Some(snapped) = pictured.get().filter(|now| told != Some(*now)) {
+                told = Some(snapped);
+                feed.history
+                    .picture(picture.clone(), snapped.ts_ns, snapped.done_ns());
             }
         });
         let settled = move |root: &Root| {
             let picture = inspect::look(root, Want::default());
             let mut feed = feed.lock();
-            (told.borrow_mut())(&picture, &mut feed);
+            (tell.borrow_mut())(&picture, &mut feed);
             feed.snapshot = Some(picture);
         };
         Ok(PacedHost::new(host, player, Rc::new(settled)))

@@ -25,6 +25,18 @@ pub struct Layout {
     pub color: bool,
 }
 
+/// A title, set off where there are colours.
+#[must_use]
+pub fn strong(text: &str, layout: Layout) -> String {
+    match layout.color {
+        true => {
+            let style = anstyle::Style::new().bold();
+            format!("{style}{text}{style:#}")
+        }
+        false => text.to_owned(),
+    }
+}
+
 /// Widths of the columns before the details.
 #[derive(Clone, Copy, Debug)]
 struct Columns {
