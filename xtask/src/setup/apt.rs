@@ -106,16 +106,23 @@ impl Apt {
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// What `apt-get install` would unpack beyond the packages that the machine has, and in which versions.
-    pub(crate) fn missing_for(&self, packages: &[&str]) -> Result<Vec<(String, String)>> {
+    /// What `apt-get install` would unpack beyond the packages that the machine has, and in which versions; those of `prefer`
+    /// rather than others.
+    pub(crate) fn missing_for(
+        &self,
+        packages: &[&str],
+        prefer: Option<&str>,
+    ) -> Result<Vec<(String, String)>> {
         let mut arguments = vec![
             "install",
             "--simulate",
             "--no-install-recommends",
             "-o",
             "Dir::State::status=/var/lib/dpkg/status",
-            "--",
         ];
+        arguments.extend(prefer.map(|_| "--target-release"));
+        arguments.extend(prefer);
+        arguments.push("--");
         arguments.extend(packages);
         let plan = self.run("apt-get", &arguments)?;
         Ok(plan.lines().filter_map(parse_simulated).collect())

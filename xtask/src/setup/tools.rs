@@ -8,14 +8,24 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
 use super::apt::{self, Apt};
 use super::packages::{self, Finder, Wanted};
+use super::version;
 use crate::exit::unavailable;
 use crate::project::Project;
 use crate::ui;
+
+const QEMU: &str = "qemu-system-x86_64";
+const QEMU_PACKAGE: &str = "qemu-system-x86";
+
+/// Before this version an emulated processor may go on with an instruction that another one has just overwritten. Linux
+/// overwrites its own instructions whenever a probe comes or goes, so that guests died of an `Oops: int3`, once in some
+/// thousand probes.
+const QEMU_LEAST: &str = "8.1";
 
 /// A program and the package that has it.
 struct Tool {
@@ -26,8 +36,8 @@ struct Tool {
 /// Everything that is needed beyond cargo, a C compiler's driver and what every Debian has.
 const TOOLS: &[Tool] = &[
     Tool {
-        program: "qemu-system-x86_64",
-        package: "qemu-system-x86",
+        program: QEMU,
+        package: QEMU_PACKAGE,
     },
     // Kernel modules have to be built by the compiler of their kernel.
     Tool {
@@ -83,7 +93,8 @@ impl Tools {
             return Ok(Self { private: None });
         }
         let missing: Vec<&str> = missing.into_iter().collect();
-        let name = super::digest::of_parts(missing.iter().map(|package| package.as_bytes()));
+        let parts = missing.iter().chain([&QEMU_LEAST]);
+        let name = super::digest::of_parts(parts.map(|part| part.as_bytes()));
         let dir = project.cache.join("tools").join(&name[..16]);
         if !dir.is_dir() {
             project.need_room(2_000_000_000)?;
@@ -171,11 +182,7 @@ impl Tools {
 
     /// Arguments that let an unpacked QEMU find its firmware.
     pub(crate) fn qemu_data(&self) -> Vec<String> {
-        let Some(dir) = self
-            .private
-            .as_ref()
-            .filter(|_| !on_machine("qemu-system-x86_64"))
-        else {
+        let Some(dir) = self.private.as_ref().filter(|_| !on_machine(QEMU)) else {
             return Vec::new();
         };
         let places = ["usr/share/qemu", "usr/share/seabios"]
@@ -189,12 +196,35 @@ fn on_machine(program: &str) -> bool {
     find_on_machine(program).is_some()
 }
 
-/// Where the machine has it. A busybox that needs libraries does not run in a guest.
+/// Where the machine has one that serves.
 fn find_on_machine(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let dirs = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     dirs.map(|dir| dir.join(program))
-        .find(|path| is_program(path) && (program != "busybox" || is_static(path)))
+        .find(|path| is_program(path) && serves(program, path))
+}
+
+/// A busybox that needs libraries does not run in a guest, an old QEMU loses guests.
+fn serves(program: &str, path: &Path) -> bool {
+    static NEW: OnceLock<bool> = OnceLock::new();
+    match program {
+        "busybox" => is_static(path),
+        QEMU => *NEW.get_or_init(|| {
+            let output = Command::new(path).arg("--version").output();
+            output.is_ok_and(|output| said_version(&output.stdout).is_some_and(qemu_is_new))
+        }),
+        _ => true,
+    }
+}
+
+/// The version in `QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)`.
+fn said_version(words: &[u8]) -> Option<&str> {
+    let (_, rest) = std::str::from_utf8(words).ok()?.split_once("version ")?;
+    rest.split_whitespace().next()
+}
+
+fn qemu_is_new(upstream: &str) -> bool {
+    version::compare(upstream, QEMU_LEAST).is_ge()
 }
 
 fn is_program(path: &Path) -> bool {
@@ -221,14 +251,39 @@ fn is_static(path: &Path) -> bool {
 /// The packages and everything they need that is not installed, by apt's own resolver.
 fn from_mirror(project: &Project, missing: &[&str]) -> Result<Vec<packages::Archive>> {
     let codename = apt::codename();
-    let apt = Apt::open(project, &[&codename, &format!("{codename}-security")])?.ok_or_else(|| {
-        unavailable(format!(
-            "{} are missing and the apt configuration of this machine names no Debian archive to take them from: install them, \
-             or put the packages into a directory and name it by --packages DIR",
-            missing.join(", ")
-        ))
-    })?;
-    let mut planned = apt.missing_for(missing)?;
+    let (security, backports) = (
+        format!("{codename}-security"),
+        format!("{codename}-backports"),
+    );
+    let open = |suites: &[&str]| {
+        Apt::open(project, suites)?.ok_or_else(|| {
+            unavailable(format!(
+                "{} are missing and the apt configuration of this machine names no Debian archive to take them from: install them, \
+                 or put the packages into a directory and name it by --packages DIR",
+                missing.join(", ")
+            ))
+        })
+    };
+    let mut apt = open(&[&codename, &security])?;
+    let (qemu, others): (Vec<&str>, Vec<&str>) = missing
+        .iter()
+        .partition(|package| **package == QEMU_PACKAGE);
+    let mut planned = Vec::new();
+    if !qemu.is_empty() {
+        let newest = packages::newest(apt.candidates(QEMU_PACKAGE)?, |found| &found.version);
+        let own = newest.is_some_and(|found| qemu_is_new(version::upstream(&found.version)));
+        if own {
+            planned = apt.missing_for(&qemu, None)?;
+        } else {
+            apt = open(&[&codename, &security, &backports])?;
+            planned = apt.missing_for(&qemu, Some(&backports))?;
+        }
+    }
+    for (name, version) in apt.missing_for(&others, None)? {
+        if !planned.iter().any(|(planned, _)| *planned == name) {
+            planned.push((name, version));
+        }
+    }
     // A package can be installed and its program still not be there: unpack that one too.
     for &name in missing {
         if !planned.iter().any(|(planned, _)| planned == name) {
@@ -322,6 +377,17 @@ fn parse_depends(fields: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_qemu_does_not_serve() {
+        let old = b"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)\n";
+        let new = b"QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright";
+        assert!(!qemu_is_new(said_version(old).unwrap()));
+        assert!(qemu_is_new(said_version(new).unwrap()));
+        assert!(qemu_is_new("8.1.0"));
+        assert!(!qemu_is_new(version::upstream("1:7.2+dfsg-7+deb12u18+b2")));
+        assert_eq!(said_version(b"no such thing"), None);
+    }
 
     #[test]
     fn dependencies_are_taken_apart() {
