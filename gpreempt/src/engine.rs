@@ -60,6 +60,8 @@ pub struct Options {
     pub output_to_stderr: bool,
     /// Watch on for so long after each stage: what a process had goes after it.
     pub rest: Duration,
+    /// Signals are somebody else's: only an error or `ended` of the host ends it.
+    pub unsignalled: bool,
     /// Whether the reader of the output is gone, where that can be told without writing.
     pub reader_gone: Option<fn() -> bool>,
 }
@@ -141,7 +143,10 @@ pub async fn watch<H: Host>(
     sinks: &mut [Box<dyn Sink>],
     say: &mut dyn FnMut(&str),
 ) -> Result<Outcome, Error> {
-    let handle_signals = || Signals::new().map_err(|e| anyhow!("cannot handle signals: {e}"));
+    let handle_signals = || match options.unsignalled {
+        true => Ok(Signals::none()),
+        false => Signals::new().map_err(|e| anyhow!("cannot handle signals: {e}")),
+    };
     // Until the probes are attached, which can take seconds, a signal ends the program at once: there is nothing to sum up.
     let mut signals = None;
     let mut driver = host.driver();

@@ -16,6 +16,7 @@ pub mod kfd;
 pub mod model;
 pub mod policy;
 pub mod recording;
+pub mod serve;
 pub mod sink;
 pub mod source;
 pub mod stat;

@@ -6,6 +6,8 @@ mod bench;
 mod compare;
 mod control_args;
 mod control_out;
+mod ctl;
+mod ctl_out;
 mod doctor;
 mod exit;
 mod export;
@@ -19,6 +21,7 @@ mod record;
 mod replay;
 mod reserve;
 mod resume;
+mod serve;
 mod stat;
 mod supervise;
 mod top;
@@ -79,6 +82,8 @@ enum Verb {
     Preempt(preempt::Preempt),
     Resume(resume::Resume),
     Reserve(reserve::Reserve),
+    Serve(serve::Serve),
+    Ctl(ctl::Ctl),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     #[command(hide = true)]
@@ -118,6 +123,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Preempt(verb) => verb.run(&cli.global),
         Verb::Resume(verb) => verb.run(&cli.global),
         Verb::Reserve(verb) => verb.run(&cli.global),
+        Verb::Serve(verb) => verb.run(&cli.global),
+        Verb::Ctl(verb) => verb.run(&cli.global),
         Verb::Bench(verb) => verb.run(&cli.global),
         Verb::Doctor(verb) => verb.run(&cli.global),
         Verb::Gen(verb) => verb.run(),

@@ -251,7 +251,7 @@ impl Act {
         observation: Option<&Observation>,
     ) -> Result<(), Failure> {
         let outcome = with_times(outcome.clone(), observation);
-        let observed = observation.map_or(Observed::Driver, |seen| observed(seen.how));
+        let observed = observation.map_or(Observed::Driver, |seen| seen.how.into());
         let record = self.preempted(
             hold.backend(),
             &outcome,
@@ -422,7 +422,7 @@ impl Act {
             hw_ns: outcome.hw_ns,
             total_ns: outcome.total_ns,
             lease_ms: Some(u64::try_from(self.options.lease.as_millis()).unwrap_or(u64::MAX)),
-            observed: observation.map_or(Observed::Driver, |seen| observed(seen.how)),
+            observed: observation.map_or(Observed::Driver, |seen| seen.how.into()),
             cause,
             held_ns: Some(u64::try_from(released.held.as_nanos()).unwrap_or(u64::MAX)),
             targets: report::targets(&outcome, &targets, |target| {
@@ -467,14 +467,6 @@ fn without_kept_off(targets: &[Target], outcome: &Outcome) -> Vec<Target> {
 
 fn lost(error: &ControlError) -> String {
     format!("the hold is lost: {error}")
-}
-
-pub(super) fn observed(how: How) -> Observed {
-    match how {
-        How::Events => Observed::Events,
-        How::Runlist => Observed::Runlist,
-        How::Driver => Observed::Driver,
-    }
 }
 
 /// What the backend does not tell, the observation may.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::{eaccess, AccessFlags};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Outcome, Target};
 use crate::event::GpuId;
@@ -16,7 +16,18 @@ use crate::kfd::{module, uapi, Root};
 
 /// The means there are.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema, clap::ValueEnum,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    clap::ValueEnum,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendKind {

@@ -29,18 +29,18 @@ pub struct Choice {
 }
 
 /// Chooses a backend, and another one if that turns out not to do.
-pub struct Chooser<'a> {
-    root: &'a Root,
+pub struct Chooser {
+    root: Root,
     wanted: Option<BackendKind>,
     rejected: Vec<(BackendKind, ControlError)>,
 }
 
-impl<'a> Chooser<'a> {
+impl Chooser {
     /// Of the backend that was asked for, or of all.
     #[must_use]
-    pub fn new(root: &'a Root, wanted: Option<BackendKind>) -> Self {
+    pub fn new(root: &Root, wanted: Option<BackendKind>) -> Self {
         Self {
-            root,
+            root: root.clone(),
             wanted,
             rejected: Vec::new(),
         }
@@ -51,8 +51,8 @@ impl<'a> Chooser<'a> {
     /// # Errors
     /// The one asked for cannot be used, or none can.
     pub fn choose(&mut self) -> Result<Choice, ControlError> {
-        let root = self.root;
-        self.pick(|kind| open(root, kind))
+        let root = self.root.clone();
+        self.pick(|kind| open(&root, kind))
     }
 
     fn pick(
@@ -78,10 +78,10 @@ impl<'a> Chooser<'a> {
     /// # Errors
     /// As [`Chooser::choose`].
     pub fn dry_run(self) -> Result<Choice, ControlError> {
-        let root = self.root;
+        let root = self.root.clone();
         let (kind, reason) = self.usable()?;
         Ok(Choice {
-            backend: Box::new(DryRun::new(root, kind)),
+            backend: Box::new(DryRun::new(&root, kind)),
             reason: format!("dry run; it would be {kind}: {reason}"),
         })
     }
@@ -91,12 +91,12 @@ impl<'a> Chooser<'a> {
     /// # Errors
     /// As [`Chooser::choose`].
     pub fn usable(mut self) -> Result<(BackendKind, String), ControlError> {
-        let root = self.root;
+        let root = self.root.clone();
         if let Some(kind) = self.wanted {
-            check(root, kind)?;
+            check(&root, kind)?;
             return Ok((kind, "asked for".to_owned()));
         }
-        let ((), kind) = first(&mut self.rejected, &mut |kind| check(root, kind))?;
+        let ((), kind) = first(&mut self.rejected, &mut |kind| check(&root, kind))?;
         Ok((kind, reason(kind, &self.rejected)))
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use super::wait::Kept;
-use super::{Backend, BackendKind, ControlError, HoldOptions, Outcome, Target};
+use super::{Backend, BackendKind, ControlError, HoldOptions, Outcome, Target, TargetOutcome};
 use crate::event::Pid;
 use crate::kfd::{process, Root};
 
@@ -90,35 +90,63 @@ impl Hold {
         targets: Vec<Target>,
         options: &HoldOptions,
     ) -> Result<(Self, Outcome), ControlError> {
+        let mut hold = Self::nothing(backend, guard, options.lease);
+        let outcome = hold.add(targets, options)?;
+        Ok((hold, outcome))
+    }
+
+    /// Holds nothing yet.
+    #[must_use]
+    pub fn nothing(backend: Box<dyn Backend>, guard: Box<dyn Guard>, lease: Duration) -> Self {
         let now = Instant::now();
-        // From here on a return or a panic drops it, which releases.
-        let mut hold = Self {
+        Self {
             backend,
             guard,
-            targets,
-            lease: options.lease,
+            targets: Vec::new(),
+            lease,
             taken: now,
             renewed: now,
             timed_out: false,
             active: true,
-        };
-        let kind = hold.backend.kind();
-        for target in &hold.targets {
-            hold.guard.watch(target.pid, target.start_ticks, kind)?;
         }
-        let outcome = hold.backend.preempt(&hold.targets, options)?;
-        hold.taken = Instant::now();
+    }
+
+    /// Stops more targets, or more queues of those that are held. What is refused is in the outcome; the rest is held.
+    ///
+    /// # Errors
+    /// Nothing more is held: the guard is gone, or no target could be tried.
+    pub fn add(
+        &mut self,
+        targets: Vec<Target>,
+        options: &HoldOptions,
+    ) -> Result<Outcome, ControlError> {
+        let kind = self.backend.kind();
+        for target in &targets {
+            self.guard.watch(target.pid, target.start_ticks, kind)?;
+        }
+        let before: Vec<Pid> = self.targets.iter().map(|target| target.pid).collect();
+        // From here on a panic drops it, which releases.
+        self.targets
+            .retain(|held| !targets.iter().any(|target| target.pid == held.pid));
+        let asked: Vec<Pid> = targets.iter().map(|target| target.pid).collect();
+        self.targets.extend(targets.iter().cloned());
+        let outcome = match self.backend.preempt(&targets, options) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.keep(|pid| !asked.contains(&pid) || before.contains(&pid));
+                return Err(error);
+            }
+        };
+        self.taken = Instant::now();
         // A supervisor is patient from `watch` to here, where calls of the driver wait for the GPU, and no longer.
-        hold.guard.beat()?;
+        self.guard.beat()?;
         // Of a process of which any part is held, all that was asked for stays: releasing what is not held does nothing.
-        hold.keep(|pid| {
-            outcome
-                .targets
-                .iter()
-                .any(|target| target.pid == pid && target.refusal.is_none())
+        self.keep(|pid| {
+            let of_it = |target: &&TargetOutcome| target.pid == pid && target.refusal.is_none();
+            !asked.contains(&pid) || outcome.targets.iter().find(of_it).is_some()
         });
-        hold.timed_out = outcome.timed_out();
-        Ok((hold, outcome))
+        self.timed_out |= outcome.timed_out();
+        Ok(outcome)
     }
 
     /// Forgets targets that are not held.
@@ -155,13 +183,23 @@ impl Hold {
         self.timed_out
     }
 
-    /// Restarts some of it, for instance what was not seen to stop.
+    /// Restarts some of it, for instance what was not seen to stop. What the backend could not restart stays held.
     ///
     /// # Errors
     /// As [`Backend::resume`].
     pub fn let_go(&mut self, targets: &[Target]) -> Result<Outcome, ControlError> {
+        self.guard.busy();
         let outcome = self.backend.resume(targets)?;
-        for gone in targets {
+        self.guard.beat()?;
+        let refused = |pid: Pid| {
+            let of_it = |target: &&TargetOutcome| target.pid == pid && target.refusal.is_some();
+            outcome.targets.iter().find(of_it).is_some()
+        };
+        let targets: Vec<&Target> = targets
+            .iter()
+            .filter(|target| !refused(target.pid))
+            .collect();
+        for gone in &targets {
             for held in &mut self.targets {
                 if held.pid == gone.pid && !gone.whole {
                     held.queues.retain(|queue| !gone.queues.contains(queue));

@@ -5,9 +5,10 @@
 //! Times are CLOCK_BOOTTIME in nanoseconds.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::errno;
+use super::observe::How;
 use super::{BackendKind, Outcome, Refusal, Target, TargetOutcome};
 use crate::event::{Comm, GpuId, Pid, QueueId};
 
@@ -202,7 +203,7 @@ pub enum TargetStatus {
 }
 
 /// How success was seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Observed {
     /// eBPF saw the driver take the queues off the GPU, or put them back.
@@ -213,6 +214,16 @@ pub enum Observed {
     Driver,
     /// Nothing was done.
     DryRun,
+}
+
+impl From<How> for Observed {
+    fn from(how: How) -> Self {
+        match how {
+            How::Events => Self::Events,
+            How::Runlist => Self::Runlist,
+            How::Driver => Self::Driver,
+        }
+    }
 }
 
 /// Why a hold or a reservation ended.

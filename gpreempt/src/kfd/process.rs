@@ -114,6 +114,25 @@ pub fn main_cgroup(root: &Root, pid: Pid) -> Option<String> {
         .and_then(|parts| parts.get(2).map(|path| (*path).to_owned()))
 }
 
+/// The file that it executes. `None` without the permission to see it.
+#[must_use]
+pub fn exe(root: &Root, pid: Pid) -> Option<String> {
+    let link = std::fs::read_link(root.path(&format!("/proc/{pid}/exe"))).ok()?;
+    Some(link.to_string_lossy().into_owned())
+}
+
+/// Its arguments, with spaces between them.
+#[must_use]
+pub fn cmdline(root: &Root, pid: Pid) -> Option<String> {
+    let bytes = root.bytes(&format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    let words: Vec<_> = words
+        .split(|byte| *byte == 0)
+        .map(String::from_utf8_lossy)
+        .collect();
+    Some(words.join(" ")).filter(|line| !line.is_empty())
+}
+
 /// Real user id.
 #[must_use]
 pub fn uid(root: &Root, pid: Pid) -> Option<u32> {

@@ -323,7 +323,7 @@ pub struct Assigned {
 }
 
 /// Why a process is what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// The rule that counts, from 1; `None` = no rule matches.
     pub rule: Option<usize>,
@@ -338,7 +338,7 @@ pub struct Explanation {
 }
 
 /// A rule that does not match.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PassedOver {
     /// It, from 1.
     pub rule: usize,

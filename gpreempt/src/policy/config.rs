@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::class::{Rule, Rules};
+use super::daemon::{Access, Metrics, Serve};
 use super::decision::PolicyName;
 use super::duration;
 use super::guard::Limits;
@@ -21,6 +22,12 @@ pub struct Config {
     pub policy: Policies,
     /// What no policy can override.
     pub guards: Limits,
+    /// Where the daemon listens and how it acts.
+    pub serve: Serve,
+    /// Who may tell it what.
+    pub access: Access,
+    /// Where its metrics are served.
+    pub metrics: Metrics,
 }
 
 /// Why a configuration cannot be used.
@@ -46,6 +53,12 @@ struct File {
     rule: Vec<Spanned<Rule>>,
     policy: Option<Spanned<Policies>>,
     guards: Option<Spanned<Limits>>,
+    #[serde(default)]
+    serve: Serve,
+    #[serde(default)]
+    access: Access,
+    #[serde(default)]
+    metrics: Metrics,
 }
 
 /// `[policy]`: which one, and the parameters of each, so that another one can be chosen without writing the file anew.
@@ -205,6 +218,71 @@ pub(super) fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D:
 }
 
 impl Config {
+    /// Every value that is in force but for rules: key and value, as TOML. What has no value is left out.
+    #[must_use]
+    pub fn values(&self) -> Vec<(&'static str, String)> {
+        let time = |ns: u64| format!("\"{}\"", duration::show(ns));
+        let text = |text: &str| toml::Value::from(text).to_string();
+        let (policy, guards, serve) = (&self.policy, &self.guards, &self.serve);
+        let mut values = vec![
+            ("policy.name", text(policy.name.name())),
+            ("policy.priority.linger", time(policy.priority.linger)),
+            ("policy.timeslice.period", time(policy.timeslice.period)),
+            ("policy.timeslice.share", policy.timeslice.share.to_string()),
+            ("policy.share.turn", time(policy.share.turn)),
+            ("policy.share.idle_after", time(policy.share.idle_after)),
+            ("policy.slo.percentile", policy.slo.percentile.to_string()),
+            ("policy.slo.window", time(policy.slo.window)),
+            ("policy.slo.period", time(policy.slo.period)),
+            (
+                "policy.slo.min_requests",
+                policy.slo.min_requests.to_string(),
+            ),
+            ("policy.slo.relax", policy.slo.relax.to_string()),
+            ("policy.slo.increase", policy.slo.increase.to_string()),
+            ("policy.slo.decrease", policy.slo.decrease.to_string()),
+            ("policy.slo.floor", policy.slo.floor.to_string()),
+            ("guards.max_pause", time(guards.max_pause)),
+            ("guards.min_run", time(guards.min_run)),
+            ("guards.pause_share", guards.pause_share.to_string()),
+            ("guards.window", time(guards.window)),
+            ("guards.preemptions", guards.preemptions.to_string()),
+            ("guards.rate_window", time(guards.rate_window)),
+            ("guards.collective_timeout", time(guards.collective_timeout)),
+            ("guards.margin", time(guards.margin)),
+            ("serve.socket", text(&serve.socket.to_string_lossy())),
+            ("serve.backend", text(serve.backend.name())),
+            ("serve.no_sdma", serve.no_sdma.to_string()),
+            ("serve.lease", time(serve.lease)),
+            ("serve.hint_expiry", time(serve.hint_expiry)),
+            ("serve.poll_busy", time(serve.poll_busy)),
+            ("serve.poll_idle", time(serve.poll_idle)),
+        ];
+        values.extend(self.access.values());
+        values.extend(policy.slo.target.map(|ns| ("policy.slo.target", time(ns))));
+        values.extend(
+            serve
+                .audit
+                .as_ref()
+                .map(|path| ("serve.audit", text(&path.to_string_lossy()))),
+        );
+        values.extend(
+            self.metrics
+                .listen
+                .map(|address| ("metrics.listen", text(&address.to_string()))),
+        );
+        values
+    }
+
+    /// Checks one of several files that make a configuration together: what is wrong with its keys.
+    ///
+    /// # Errors
+    /// What is not understood, with its line.
+    pub fn parse_part(text: &str) -> Result<(), ConfigError> {
+        toml::from_str::<File>(text)?;
+        Ok(())
+    }
+
     /// Reads a file's text.
     ///
     /// # Errors
@@ -256,6 +334,9 @@ impl Config {
             rules: Rules(file.rule.into_iter().map(Spanned::into_inner).collect()),
             policy: file.policy.map(Spanned::into_inner).unwrap_or_default(),
             guards: file.guards.map(Spanned::into_inner).unwrap_or_default(),
+            serve: file.serve,
+            access: file.access,
+            metrics: file.metrics,
         })
     }
 }

@@ -10,6 +10,7 @@
 
 mod class;
 mod config;
+mod daemon;
 mod decider;
 mod decision;
 mod duration;
@@ -26,6 +27,7 @@ mod whatif;
 
 pub use class::{Assigned, Explanation, Facts, PassedOver, Rule, Rules};
 pub use config::{Config, ConfigError, Policies};
+pub use daemon::{Access, Means, Metrics, Serve, Who};
 pub use decider::Decider;
 pub use decision::{
     Decision, Denied, GuardName, HoldOrder, Kept, PolicyName, ReleaseOrder, Trigger,

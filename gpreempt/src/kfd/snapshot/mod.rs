@@ -20,6 +20,7 @@ use super::{boottime_ns, Root};
 use crate::event::{Comm, GpuId, Pid, QueueId, QueueType};
 use files::{Files, Lacks};
 pub use indices::read_indices;
+pub use process::one as process;
 
 /// What is read beside the cheap parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

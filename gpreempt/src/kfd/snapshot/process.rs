@@ -35,7 +35,9 @@ fn nameless(pid: Pid) -> Process {
     }
 }
 
-fn one(root: &Root, pid: Pid) -> Process {
+/// What procfs says of one process.
+#[must_use]
+pub fn one(root: &Root, pid: Pid) -> Process {
     let cgroup = process::main_cgroup(root, pid);
     Process {
         pid,

@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The thread that decides and acts. It alone knows who is held; calls over the socket and events of the driver are messages
+//! to it. It sleeps until a message comes or something is due.
+//!
+//! A call of the driver that stops queues can take as long as a GPU takes to answer. Nothing else is decided meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::activity::Activity;
+use super::audit::{self, Audit, AuditRecord};
+use super::hands::{Hands, Report};
+use super::hints::Hints;
+use super::jobs::Jobs;
+use super::metrics::Metrics;
+use super::settings::Settings;
+use super::watcher::Change;
+use crate::control::{BackendKind, HoldOptions, Target};
+use crate::event::{Pid, ResetPhase};
+use crate::kfd::{boottime_ns, Root};
+use crate::policy::{
+    Class, Config, Cost, Decider, Decision, GuardName, HoldOrder, JobId, Means, PolicyName,
+    ReleaseOrder, Rounds, View, Wish,
+};
+
+/// How often everything is looked at anew while events tell what changes, and while they do not.
+const SCAN_NS: u64 = 10_000_000_000;
+const SCAN_BLIND_NS: u64 = 250_000_000;
+
+/// How often it is looked whether processes that own hints live.
+const OWNERS_NS: u64 = 100_000_000;
+
+/// Longest sleep: so often the watchdog hears of this thread.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What a stop costs is the median of so many.
+const LATENCIES: usize = 32;
+
+/// Called with the controller, in its thread.
+pub(super) type Call = Box<dyn FnOnce(&mut Controller) + Send>;
+
+/// To the controller.
+pub(super) enum Message {
+    Change(Change),
+    Call(Call),
+    /// Read the configuration again.
+    Reload,
+    /// Restart everything and end.
+    End(String),
+}
+
+/// A job that is held.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    pub(super) until_ns: u64,
+    pub(super) why: String,
+    since_ns: u64,
+}
+
+pub(super) struct Controller {
+    pub(super) root: Root,
+    pub(super) settings: Settings,
+    pub(super) decider: Decider,
+    pub(super) jobs: Jobs,
+    pub(super) hands: Hands,
+    pub(super) hints: Hints,
+    pub(super) audit: Audit,
+    pub(super) wishes: BTreeMap<JobId, Wish>,
+    pub(super) orders: BTreeMap<JobId, Order>,
+    /// What was denied last, and has not been allowed since.
+    pub(super) denied: BTreeMap<JobId, (GuardName, String)>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) dry: bool,
+    pub(super) since_ns: u64,
+    /// Probes that are missing, or why no events are seen.
+    pub(super) events: Result<usize, String>,
+    pub(super) lost_total: u64,
+    activity: Activity,
+    latencies: VecDeque<u64>,
+    /// Held processes that have new queues.
+    grown: BTreeSet<Pid>,
+    /// To be called when what is due has been done.
+    after: Vec<Call>,
+    changed: bool,
+    decide_ns: u64,
+    scan_ns: u64,
+    owners_ns: u64,
+    heartbeat: Arc<AtomicU64>,
+}
+
+impl Controller {
+    pub(super) fn new(
+        root: Root,
+        settings: Settings,
+        dry: bool,
+        metrics: Arc<Metrics>,
+        heartbeat: Arc<AtomicU64>,
+    ) -> Self {
+        let now_ns = boottime_ns();
+        let config = &settings.config;
+        Self {
+            decider: Decider::new(config),
+            hands: hands(&root, config, dry),
+            audit: Audit::new(config.serve.audit.clone()),
+            root,
+            settings,
+            jobs: Jobs::default(),
+            hints: Hints::default(),
+            wishes: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            denied: BTreeMap::new(),
+            metrics,
+            dry,
+            since_ns: now_ns,
+            events: Err("probes are being attached".to_owned()),
+            lost_total: 0,
+            activity: Activity::default(),
+            latencies: VecDeque::new(),
+            grown: BTreeSet::new(),
+            after: Vec::new(),
+            changed: true,
+            decide_ns: now_ns,
+            scan_ns: now_ns,
+            owners_ns: now_ns,
+            heartbeat,
+        }
+    }
+
+    /// Until it is told to end, or nobody can tell it anything any more.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        self.audit.put(AuditRecord::Started(audit::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: Pid(std::process::id()),
+            policy: self.decider.policy(),
+            dry_run: self.dry,
+        }));
+        let why = loop {
+            self.turn();
+            let first = match messages.recv_timeout(self.sleep()) {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => {
+                    break "nobody is left to tell it".to_owned()
+                }
+            };
+            let mut ended = None;
+            for message in std::iter::once(first).chain(messages.try_iter()) {
+                match message {
+                    Message::Change(change) => self.change(change),
+                    Message::Call(call) => call(&mut self),
+                    Message::Reload => {
+                        let _ = self.reload(None);
+                    }
+                    Message::End(why) => ended = Some(why),
+                }
+            }
+            if let Some(why) = ended {
+                break why;
+            }
+        };
+        self.end(why);
+    }
+
+    fn end(mut self, why: String) {
+        let held = self.orders.len();
+        self.release_everything(&format!("the daemon ends: {why}"));
+        self.audit.put(AuditRecord::Ended(audit::Ended {
+            why,
+            released: u32::try_from(held).unwrap_or(u32::MAX),
+        }));
+        for call in std::mem::take(&mut self.after) {
+            call(&mut self);
+        }
+    }
+
+    /// Has something done when this turn is over: what it asks for has been decided and done by then.
+    pub(super) fn after(&mut self, call: Call) {
+        self.after.push(call);
+        self.changed = true;
+    }
+
+    /// Something changed that decisions depend on.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    fn sleep(&self) -> Duration {
+        let now_ns = boottime_ns();
+        let due_ns = [
+            Some(self.decide_ns),
+            Some(self.scan_ns),
+            self.activity.due_ns(),
+            self.hints.next_ns(now_ns),
+            self.hints.has_owners().then_some(self.owners_ns),
+        ];
+        let due_ns = due_ns.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let until = Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(BEAT);
+        match self.hands.renewal_due() {
+            Some(due) => until.min(due.saturating_duration_since(Instant::now())),
+            None => until,
+        }
+    }
+
+    /// Does what is due.
+    fn turn(&mut self) {
+        let now_ns = boottime_ns();
+        self.heartbeat.store(now_ns, Ordering::Relaxed);
+        if now_ns >= self.scan_ns {
+            self.scan_ns = now_ns
+                + match self.events {
+                    Ok(_) => SCAN_NS,
+                    Err(_) => SCAN_BLIND_NS,
+                };
+            self.changed |= self.jobs.scan(&self.root, &self.settings.config.rules);
+            self.bury();
+        }
+        self.changed |= self.hints.expire(now_ns);
+        if self.hints.has_owners() && now_ns >= self.owners_ns {
+            self.owners_ns = now_ns + OWNERS_NS;
+            self.changed |= self.hints.bury(&self.root);
+        }
+        self.look(now_ns);
+        if let Some(why) = self.hands.renew() {
+            self.lost(why);
+        }
+        self.hold_new_queues();
+        // What was done changes what is to be decided: it is asked again, at once but not for ever.
+        for _ in 0..2 {
+            let now_ns = boottime_ns();
+            if !self.changed && now_ns < self.decide_ns {
+                break;
+            }
+            self.changed = false;
+            self.decide(now_ns);
+        }
+        for call in std::mem::take(&mut self.after) {
+            call(self);
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        let rules = &self.settings.config.rules;
+        match change {
+            Change::Process(pid) => self.changed |= self.jobs.look_at(&self.root, rules, pid),
+            Change::Created(pid, queue) => {
+                if !self.jobs.processes.contains_key(&pid) {
+                    self.jobs.look_at(&self.root, rules, pid);
+                }
+                self.jobs.queue_created(pid, queue);
+                self.jobs.noticed(pid, boottime_ns());
+                self.activity.stale();
+                self.grown.insert(pid);
+                self.changed = true;
+            }
+            Change::Destroyed(pid, gpu_id, queue_id) => {
+                self.changed |= self.jobs.queue_destroyed(pid, gpu_id, queue_id);
+                self.activity.stale();
+            }
+            Change::Exited(pid) => {
+                // The pid lives on if another program was executed.
+                self.changed |= self.jobs.look_at(&self.root, rules, pid);
+                self.changed |= self.hints.bury(&self.root);
+                self.scan_ns = 0;
+            }
+            Change::Reset(gpu_id, phase) => {
+                if matches!(phase, ResetPhase::Hang | ResetPhase::Pre) {
+                    self.hung(format!("GPU {gpu_id} hangs or is being reset"));
+                }
+            }
+            Change::Watching(missed) => {
+                self.events = Ok(missed);
+                // What happened before the probes were there.
+                self.scan_ns = 0;
+            }
+            Change::Blind(why) => {
+                self.events = Err(why);
+                self.scan_ns = 0;
+            }
+            Change::Lost(total) => {
+                self.lost_total = total;
+                self.metrics.lost(total);
+                self.scan_ns = 0;
+            }
+        }
+    }
+
+    /// Looks whether packets wait, where that matters.
+    fn look(&mut self, now_ns: u64) {
+        let with = |class| self.jobs.of(class).map(|(pid, _)| *pid);
+        let offline: BTreeSet<Pid> = with(Class::Offline).collect();
+        let of = match self.decider.policy() {
+            _ if offline.is_empty() => BTreeSet::new(),
+            PolicyName::Priority | PolicyName::Slo => with(Class::Online).collect(),
+            PolicyName::Share => offline,
+            PolicyName::Manual | PolicyName::Timeslice => BTreeSet::new(),
+        };
+        self.activity.watch(of, now_ns);
+        if self.activity.due_ns().is_some_and(|due| due <= now_ns) {
+            let serve = &self.settings.config.serve;
+            let intervals = (serve.poll_busy, serve.poll_idle);
+            let looked = self.activity.look(&self.root, intervals, now_ns);
+            self.changed |= self.jobs.note(looked, now_ns);
+        }
+    }
+
+    fn decide(&mut self, now_ns: u64) {
+        self.wishes
+            .retain(|_, wish| wish.until_ns.is_none_or(|until| until > now_ns));
+        let hands = &self.hands;
+        let jobs = self.jobs.view(|pid| hands.holds(pid), now_ns);
+        self.wishes
+            .retain(|id, _| jobs.iter().any(|job| job.id == *id));
+        let view = View {
+            jobs,
+            hints: self.hints.active(now_ns),
+            latencies: self.hints.take_latencies(),
+            cost: Cost {
+                latency_ns: self.hold_latency_ns().unwrap_or(0),
+                rounds: match self.hands.backend().0 {
+                    Some(BackendKind::Patched) => Rounds::Call,
+                    _ => Rounds::Process,
+                },
+            },
+            wishes: self.wishes.clone(),
+        };
+        let decision = self.decider.decide(&view, now_ns);
+        self.metrics.view(&view);
+        self.decide_ns = decision.next_ns;
+        self.act(&decision, now_ns);
+    }
+
+    fn act(&mut self, decision: &Decision, now_ns: u64) {
+        for kept in &decision.kept {
+            if let Some(order) = self.orders.get_mut(&kept.job) {
+                order.until_ns = kept.until_ns;
+                order.why.clone_from(&kept.why);
+            }
+        }
+        let mut told = BTreeMap::new();
+        for denied in &decision.denied {
+            let known = self.denied.get(&denied.job);
+            if known.is_none_or(|(guard, _)| *guard != denied.guard) {
+                self.metrics.denied(denied.guard);
+                self.audit.put(AuditRecord::Denied(audit::Denied {
+                    job: denied.job.clone(),
+                    rule: denied.rule,
+                    policy: decision.policy,
+                    trigger: denied.trigger,
+                    guard: denied.guard,
+                    why: denied.why.clone(),
+                }));
+            }
+            told.insert(denied.job.clone(), (denied.guard, denied.why.clone()));
+        }
+        self.denied = told;
+        if !decision.to_release.is_empty() {
+            self.release(&decision.to_release, decision.policy);
+        }
+        if !decision.to_hold.is_empty() {
+            self.hold(&decision.to_hold, decision.policy, now_ns);
+        }
+    }
+
+    fn release(&mut self, orders: &[ReleaseOrder], policy: PolicyName) {
+        let named: BTreeSet<Pid> = orders
+            .iter()
+            .flat_map(|order| &order.pids)
+            .copied()
+            .collect();
+        let of_them = |target: &&Target| named.contains(&target.pid);
+        let targets: Vec<Target> = self.hands.targets().filter(of_them).cloned().collect();
+        let report = self.hands.release(&targets);
+        self.changed = true;
+        for order in orders {
+            let failed = failures(&report, &order.pids);
+            if let Some((pids, why)) = failed {
+                self.metrics.refused();
+                self.audit.put(AuditRecord::Refused(audit::Refused {
+                    job: order.job.clone(),
+                    policy,
+                    hold: false,
+                    pids,
+                    why,
+                }));
+                continue;
+            }
+            let since_ns = self.orders.remove(&order.job).map(|order| order.since_ns);
+            let held_ns = boottime_ns().saturating_sub(since_ns.unwrap_or_else(boottime_ns));
+            self.metrics.released(held_ns, report.total_ns);
+            self.audit.put(AuditRecord::Released(audit::Released {
+                job: order.job.clone(),
+                guard: order.guard,
+                why: order.why.clone(),
+                pids: order.pids.clone(),
+                held_ns,
+                observed: report.observed,
+                latency_ns: report.total_ns,
+            }));
+        }
+        self.consequences(&report);
+    }
+
+    fn hold(&mut self, orders: &[HoldOrder], policy: PolicyName, now_ns: u64) {
+        let no_sdma = self.settings.config.serve.no_sdma;
+        let mut targets = Vec::new();
+        for pid in orders.iter().flat_map(|order| &order.pids) {
+            targets.extend(self.jobs.target(*pid, no_sdma));
+        }
+        let report = self.hands.hold(targets);
+        self.changed = true;
+        let done_ns = boottime_ns();
+        for order in orders {
+            if let Some((pids, why)) = failures(&report, &order.pids) {
+                // A gang is held as a whole or not at all.
+                let of_it = |target: &&Target| order.pids.contains(&target.pid);
+                let part: Vec<Target> = self.hands.targets().filter(of_it).cloned().collect();
+                if !part.is_empty() {
+                    self.hands.release(&part);
+                }
+                self.orders.remove(&order.job);
+                self.decider.refused(&order.job, done_ns);
+                self.denied
+                    .insert(order.job.clone(), (GuardName::Refusal, why.clone()));
+                self.metrics.refused();
+                self.audit.put(AuditRecord::Refused(audit::Refused {
+                    job: order.job.clone(),
+                    policy,
+                    hold: true,
+                    pids,
+                    why,
+                }));
+                continue;
+            }
+            let queues = order.pids.iter().filter_map(|pid| {
+                let of_it = report.processes.get(pid)?;
+                of_it.as_ref().ok().copied()
+            });
+            let latency_ns = done_ns.saturating_sub(now_ns);
+            self.metrics.held(order.trigger, report.total_ns);
+            let before = self.orders.get(&order.job).map(|order| order.since_ns);
+            self.orders.insert(
+                order.job.clone(),
+                Order {
+                    until_ns: order.until_ns,
+                    why: order.why.clone(),
+                    since_ns: before.unwrap_or(now_ns),
+                },
+            );
+            self.audit.put(AuditRecord::Held(audit::Held {
+                job: order.job.clone(),
+                rule: order.rule,
+                policy,
+                trigger: order.trigger,
+                why: order.why.clone(),
+                pids: order.pids.clone(),
+                gpus: order.gpus.clone(),
+                queues: queues.sum(),
+                until_ns: order.until_ns,
+                backend: report.backend,
+                observed: report.observed,
+                latency_ns,
+                hw_ns: report.hw_ns,
+            }));
+        }
+        if report.processes.values().any(Result::is_ok) && !self.dry {
+            if self.latencies.len() == LATENCIES {
+                self.latencies.pop_front();
+            }
+            self.latencies.push_back(report.total_ns);
+        }
+        self.consequences(&report);
+    }
+
+    /// Queues that a held process made meanwhile. A patched driver has them begin held.
+    fn hold_new_queues(&mut self) {
+        let grown = std::mem::take(&mut self.grown);
+        if self.hands.backend().0 == Some(BackendKind::Patched) {
+            return;
+        }
+        let no_sdma = self.settings.config.serve.no_sdma;
+        let held = grown.into_iter().filter(|pid| self.hands.holds(*pid));
+        let targets: Vec<Target> = held
+            .filter_map(|pid| self.jobs.target(pid, no_sdma))
+            .collect();
+        if targets.is_empty() {
+            return;
+        }
+        let report = self.hands.hold(targets);
+        for (pid, of_it) in &report.processes {
+            if let (Err(why), Some(process)) = (of_it, self.jobs.processes.get(pid)) {
+                self.metrics.refused();
+                self.audit.put(AuditRecord::Refused(audit::Refused {
+                    job: process.assigned.job.clone(),
+                    policy: self.decider.policy(),
+                    hold: true,
+                    pids: vec![*pid],
+                    why: format!("a new queue: {why}"),
+                }));
+            }
+        }
+        self.changed = true;
+        self.consequences(&report);
+    }
+
+    fn consequences(&mut self, report: &Report) {
+        if report.timed_out {
+            self.hung("a GPU did not answer a preemption in time".to_owned());
+        } else if let Some(why) = &report.lost {
+            self.lost(why.clone());
+        }
+    }
+
+    /// A hold is gone, and what it held runs.
+    fn lost(&mut self, why: String) {
+        self.audit.put(AuditRecord::Lost(audit::Lost { why }));
+        self.forget_released();
+        self.changed = true;
+    }
+
+    fn hung(&mut self, why: String) {
+        let already = self.decider.guard().hung_ns().is_some();
+        self.decider.hung(boottime_ns());
+        if !already {
+            self.audit
+                .put(AuditRecord::Hung(audit::Hung { why: why.clone() }));
+        }
+        self.release_everything(&why);
+        self.changed = true;
+    }
+
+    /// Drops what processes that ended held.
+    fn bury(&mut self) {
+        let dead = self.hands.bury();
+        if !dead.is_empty() {
+            self.changed = true;
+        }
+        self.forget_released();
+    }
+
+    /// Orders of jobs of which nothing is held any more.
+    fn forget_released(&mut self) {
+        let held: BTreeSet<JobId> = self
+            .hands
+            .targets()
+            .filter_map(|target| self.jobs.processes.get(&target.pid))
+            .map(|process| process.assigned.job.clone())
+            .collect();
+        self.orders.retain(|job, _| held.contains(job));
+    }
+
+    fn release_everything(&mut self, why: &str) {
+        if self.hands.targets().next().is_none() {
+            self.orders.clear();
+            return;
+        }
+        let report = self.hands.release_all();
+        let now_ns = boottime_ns();
+        for (job, order) in std::mem::take(&mut self.orders) {
+            let pids = self.jobs.pids_of(&job);
+            let held_ns = now_ns.saturating_sub(order.since_ns);
+            self.metrics.released(held_ns, report.total_ns);
+            self.audit.put(AuditRecord::Released(audit::Released {
+                job,
+                guard: None,
+                why: why.to_owned(),
+                pids,
+                held_ns,
+                observed: report.observed,
+                latency_ns: report.total_ns,
+            }));
+        }
+    }
+
+    /// What a stop takes here: the median of the last ones.
+    pub(super) fn hold_latency_ns(&self) -> Option<u64> {
+        let mut sorted: Vec<u64> = self.latencies.iter().copied().collect();
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    }
+
+    /// Reads the configuration again. One that cannot be used changes nothing.
+    pub(super) fn reload(&mut self, by: Option<audit::By>) -> Result<(), String> {
+        let read = self.settings.again().map_err(|error| format!("{error:#}"));
+        self.audit.put(AuditRecord::Reloaded(audit::Reloaded {
+            by,
+            error: read.as_ref().err().cloned(),
+        }));
+        let settings = read.inspect_err(|error| {
+            super::say(&format!(
+                "the configuration was not read again, the one before stays in force: {error}"
+            ));
+        })?;
+        let (old, new) = (&self.settings.config.serve, &settings.config.serve);
+        let acts_otherwise =
+            (old.backend, old.lease, old.no_sdma) != (new.backend, new.lease, new.no_sdma);
+        if old.socket != new.socket {
+            super::say("serve.socket has changed: that takes a restart");
+        }
+        self.settings = settings;
+        let config = &self.settings.config;
+        self.audit.set_path(config.serve.audit.clone());
+        self.decider.reload(config);
+        self.jobs.assign_all(&config.rules);
+        if acts_otherwise {
+            self.release_everything("the configuration has changed how queues are stopped");
+            self.hands = hands(&self.root, &self.settings.config, self.dry);
+        }
+        self.changed = true;
+        Ok(())
+    }
+}
+
+fn hands(root: &Root, config: &Config, dry: bool) -> Hands {
+    let backend = match config.serve.backend {
+        Means::Auto => None,
+        Means::Patched => Some(BackendKind::Patched),
+        Means::DebugTrap => Some(BackendKind::DebugTrap),
+        Means::Criu => Some(BackendKind::Criu),
+    };
+    let options = HoldOptions {
+        gpu: None,
+        no_sdma: config.serve.no_sdma,
+        lease: Duration::from_nanos(config.serve.lease),
+    };
+    Hands::new(root, backend, options, dry)
+}
+
+/// The processes of a job that something could not be done to, and why.
+fn failures(report: &Report, pids: &[Pid]) -> Option<(Vec<Pid>, String)> {
+    let failed = |pid: &Pid| match report.processes.get(pid) {
+        Some(Err(why)) => Some((*pid, why.clone())),
+        _ => None,
+    };
+    let (pids, why): (Vec<Pid>, Vec<String>) = pids.iter().filter_map(failed).unzip();
+    let why = why.into_iter().next()?;
+    Some((pids, why))
+}

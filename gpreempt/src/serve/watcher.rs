@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The events of the driver that matter to the controller, from a thread of their own.
+
+use std::io;
+use std::sync::mpsc::Sender;
+use std::thread;
+use std::time::Duration;
+
+use super::controller::Message;
+use crate::control::TargetQueue;
+use crate::engine::{self, Host as _, LiveHost, Options};
+use crate::event::{Event, GpuId, Happening, Pid, QueueId, ResetPhase};
+use crate::kfd::{module, Root};
+use crate::model::{Context, Model};
+use crate::sink::record::{DriverState, Record};
+use crate::sink::Sink;
+use crate::source::{Attach, Driver, LiveOptions, ProbeSet};
+
+/// Of what happens to processes and queues.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// A process opened /dev/kfd, or executed another program.
+    Process(Pid),
+    /// It has a queue more.
+    Created(Pid, TargetQueue),
+    /// It has a queue less.
+    Destroyed(Pid, GpuId, QueueId),
+    /// It has ended.
+    Exited(Pid),
+    /// A GPU hangs or is reset.
+    Reset(GpuId, ResetPhase),
+    /// Events are seen from now on; so many probes are missing.
+    Watching(usize),
+    /// They are not, and why.
+    Blind(String),
+    /// So many were lost in all.
+    Lost(u64),
+}
+
+/// Between two tries to attach.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Starts the thread. It ends when nobody listens any more.
+pub(super) fn start(root: &Root, to: Sender<Message>) -> io::Result<()> {
+    let root = root.clone();
+    let named = thread::Builder::new().name("events".to_owned());
+    named.spawn(move || loop {
+        let why = watch(&root, &to);
+        if to.send(Message::Change(Change::Blind(why))).is_err() {
+            return;
+        }
+        thread::sleep(AGAIN_AFTER);
+    })?;
+    Ok(())
+}
+
+/// Watches until something ends it: why.
+fn watch(root: &Root, to: &Sender<Message>) -> String {
+    let live = LiveOptions {
+        probes: ProbeSet::Minimal,
+        ..LiveOptions::default()
+    };
+    let host = LiveHost::new(root.clone(), live, Attach::Auto);
+    if host.driver() == Driver::Absent {
+        // The controller may be gone: the watch will see that.
+        let _ = to.send(Message::Change(Change::Blind(module::absent(root).why)));
+    }
+    let options = Options {
+        wait: true,
+        unsignalled: true,
+        ..Options::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let mut sinks: [Box<dyn Sink>; 1] = [Box::new(Listener(to.clone()))];
+    match runtime {
+        Ok(runtime) => {
+            // What it would tell people is told by `status`.
+            let mut say = |_: &str| {};
+            let watched = engine::watch(&host, options, &mut sinks, &mut say);
+            match runtime.block_on(watched) {
+                Ok(_) => "the watch ended".to_owned(),
+                Err(error) => error.to_string(),
+            }
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+struct Listener(Sender<Message>);
+
+impl Listener {
+    fn tell(&self, change: Change) -> io::Result<()> {
+        self.0
+            .send(Message::Change(change))
+            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Sink for Listener {
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        match record {
+            Record::Startup(startup) => self.tell(Change::Watching(startup.probes_missed)),
+            Record::Driver(change) => match change.state {
+                DriverState::Gone => self.tell(Change::Blind("the driver was unloaded".to_owned())),
+                _ => self.tell(Change::Watching(change.probes_missed.unwrap_or(0))),
+            },
+            Record::Lost(lost) => self.tell(Change::Lost(lost.total)),
+            _ => Ok(()),
+        }
+    }
+
+    fn event(&mut self, happening: &Happening, _: &Context, _: &Model) -> io::Result<()> {
+        let Some(pid) = happening.pid else {
+            return match happening.event {
+                Event::GpuReset { gpu_id, phase, .. } => self.tell(Change::Reset(gpu_id, phase)),
+                _ => Ok(()),
+            };
+        };
+        match happening.event {
+            Event::ProcessAttached { .. } => self.tell(Change::Process(pid)),
+            Event::ProcessExited { .. } => self.tell(Change::Exited(pid)),
+            Event::QueueCreated {
+                gpu_id,
+                queue_id,
+                queue_type,
+                ..
+            } => self.tell(Change::Created(
+                pid,
+                TargetQueue {
+                    gpu_id,
+                    queue_id,
+                    queue_type,
+                },
+            )),
+            Event::QueueDestroyed {
+                gpu_id, queue_id, ..
+            } => self.tell(Change::Destroyed(pid, gpu_id, queue_id)),
+            Event::GpuReset { gpu_id, phase, .. } => self.tell(Change::Reset(gpu_id, phase)),
+            _ => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
