@@ -45,4 +45,16 @@ fn schema_and_page_are_current() {
         committed("json-stat.md") == gpreempt::stat::page(),
         "json-stat.md {how}"
     );
+    assert!(
+        committed("schema/audit.schema.json") == gpreempt::serve::audit_schema(),
+        "audit.schema.json {how}"
+    );
+    assert!(
+        committed("json-audit.md") == gpreempt::serve::audit_page(),
+        "json-audit.md {how}"
+    );
+    assert!(
+        committed("openapi.json") == gpreempt::serve::document(),
+        "openapi.json {how}"
+    );
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The rooms depend on each other in one direction: source, event <- kfd, model <- inspect, control, policy <- sink <- findings
-//! <- engine, bench, doctor, stat <- analysis, top <- cli.
+//! <- engine, bench, doctor, stat <- analysis, serve, top <- cli.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,6 +50,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "source",
         ],
     ),
+    // The daemon: all that decides, acts and watches, behind a socket.
+    (
+        "serve",
+        &[
+            "control", "engine", "event", "inspect", "kfd", "model", "policy", "sink", "source",
+        ],
+    ),
     (
         "cli",
         &[
@@ -65,6 +72,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "policy",
             "recording",
+            "serve",
             "sink",
             "source",
             "stat",

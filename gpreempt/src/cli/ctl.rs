@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Subcommand;
-use hyper::Method;
 
 use super::ctl_out::Show;
 use super::output::{self, Format};
@@ -126,6 +125,9 @@ struct Ask {
     lasts: Option<Duration>,
 }
 
+/// Body of calls that say nothing more.
+const NOTHING: [(); 0] = [];
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
@@ -160,12 +162,12 @@ impl Ctl {
             What::Free(ask) => return ask.run(&mut client, "/v1/free", show),
             What::Policy { name } => {
                 let asked = SetPolicy { name };
-                show.done(&client.call(Method::PUT, "/v1/policy", Some(&asked))?)?;
+                show.done(&client.put("/v1/policy", &asked)?)?;
             }
             What::Reload => {
-                show.done(&client.call(Method::POST, "/v1/reload", None::<&()>)?)?;
+                show.done(&client.post("/v1/reload", &NOTHING)?)?;
             }
-            What::GoOn => show.done(&client.call(Method::POST, "/v1/go-on", None::<&()>)?)?,
+            What::GoOn => show.done(&client.post("/v1/go-on", &NOTHING)?)?,
             What::Audit { last, follow } => {
                 let mut failed = Ok(());
                 let path = format!("/v1/audit?last={last}&follow={follow}");
@@ -193,7 +195,7 @@ impl Ask {
             pids: self.whose.pids,
             for_ms: self.lasts.map(ms),
         };
-        let asked: Asked = client.call(Method::POST, path, Some(&whom))?;
+        let asked: Asked = client.post(path, &whom)?;
         show.asked(&asked)?;
         Ok(match asked.jobs.iter().all(|job| job.done) {
             true => Exit::Ok,
@@ -213,17 +215,13 @@ impl Hint {
             pid: (!self.command.is_empty()).then(|| Pid(std::process::id())),
             wait: self.wait,
         };
-        let begun: HintBegun = client.call(Method::POST, "/v1/hints", Some(&asked))?;
+        let begun: HintBegun = client.post("/v1/hints", &asked)?;
         if self.command.is_empty() {
             show.json(&begun)?;
             return Ok(Exit::Ok);
         }
         let end = |client: &mut Client| -> Result<HintEnded, ClientError> {
-            client.call(
-                Method::DELETE,
-                &format!("/v1/hints/{}", begun.id),
-                None::<&()>,
-            )
+            client.delete(&format!("/v1/hints/{}", begun.id))
         };
         let mut running = match Running::start(&self.command) {
             Ok(running) => running,

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::{Exit, Failure};
 use crate::analysis;
 use crate::bench::record;
+use crate::serve;
 use crate::sink::schema;
 use crate::stat;
 
@@ -27,7 +28,10 @@ impl Gen {
             ("schema/bench.schema.json", record::schema()),
             ("schema/stat.schema.json", stat::schema()),
             ("schema/analyze.schema.json", analysis::schema()),
+            ("schema/audit.schema.json", serve::audit_schema()),
+            ("openapi.json", serve::document()),
             ("json-records.md", schema::page()),
+            ("json-audit.md", serve::audit_page()),
             ("json-stat.md", stat::page()),
             ("json-analyze.md", analysis::page()),
         ];

@@ -2,8 +2,10 @@
 //! `serve`: the daemon.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{Exit, Failure, Global};
+use super::watch::duration;
+use super::{output, Exit, Failure, Global};
 use crate::policy::PolicyName;
 use crate::serve::{self, Error, Finish, Options};
 
@@ -27,6 +29,12 @@ pub(super) struct Serve {
     /// Decide and log, and stop nothing
     #[arg(long)]
     dry_run: bool,
+    /// Show what it is good for: an online service and an offline job on this machine's GPU, without and with the daemon
+    #[arg(long, conflicts_with_all = ["config", "policy", "socket", "dry_run"])]
+    demo: bool,
+    /// How long each part of the demo takes
+    #[arg(long, value_parser = duration, default_value = "10s", requires = "demo", value_name = "DURATION")]
+    each: Duration,
 }
 
 const EXAMPLES: &str = "\
@@ -37,6 +45,10 @@ Examples:
 
 impl Serve {
     pub(super) fn run(self, global: &Global) -> Result<Exit, Failure> {
+        if self.demo {
+            serve::demo::run(self.each, output::layout(global.color.on_stdout()))?;
+            return Ok(Exit::Ok);
+        }
         let options = Options {
             config: self.config,
             policy: self.policy,

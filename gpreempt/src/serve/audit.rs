@@ -286,6 +286,9 @@ fn text(record: AuditRecord) -> String {
     text
 }
 
+/// Lines that were written, and those to come.
+pub(super) type Reading = (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>);
+
 /// The log.
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -341,7 +344,7 @@ impl Audit {
     }
 
     /// The last lines, and those to come.
-    pub(super) fn read(&self, last: usize) -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
+    pub(super) fn read(&self, last: usize) -> Reading {
         let skip = self.kept.len().saturating_sub(last);
         let lines = self.kept.iter().skip(skip).cloned().collect();
         (lines, self.readers.subscribe())

@@ -3,9 +3,6 @@
 //! thread.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-use tokio::sync::broadcast;
 
 use super::access::{allowed, Caller, Right};
 use super::api::{
@@ -215,7 +212,8 @@ impl Controller {
         })?;
         let may_all = allowed(&self.settings.config.access, caller, Right::Register);
         let own = process::owner(&self.root, pid) == Some(caller.uid);
-        if !may_all && !(own && asked.class == Class::Offline) {
+        let harmless = own && asked.class == Class::Offline;
+        if !may_all && !harmless {
             return Err(Refusal::Denied(
                 "everybody may register own processes as offline; more takes the right `register` of [access]".to_owned(),
             ));
@@ -419,11 +417,7 @@ impl Controller {
         })
     }
 
-    pub(super) fn read_audit(
-        &mut self,
-        caller: Caller,
-        last: usize,
-    ) -> Answer<(Vec<Arc<str>>, broadcast::Receiver<Arc<str>>)> {
+    pub(super) fn read_audit(&mut self, caller: Caller, last: usize) -> Answer<audit::Reading> {
         self.check(caller, Right::Read)?;
         Ok(self.audit.read(last))
     }

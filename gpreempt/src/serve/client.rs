@@ -80,15 +80,43 @@ impl Client {
         self.call(Method::GET, path, None::<&()>)
     }
 
-    /// A call with a body, or without one.
+    /// `POST`.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub fn call<B: Serialize, T: DeserializeOwned>(
+    pub fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.call(Method::POST, path, Some(body))
+    }
+
+    /// `PUT`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn put<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.call(Method::PUT, path, Some(body))
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn delete<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, ClientError> {
+        self.call(Method::DELETE, path, None::<&()>)
+    }
+
+    fn call<T: DeserializeOwned>(
         &mut self,
         method: Method,
         path: &str,
-        body: Option<&B>,
+        body: Option<&impl Serialize>,
     ) -> Result<T, ClientError> {
         let body = match body {
             Some(body) => serde_json::to_vec(body).map_err(|e| anyhow!(e))?,

@@ -7,6 +7,7 @@
 mod check;
 mod controller;
 mod cycler;
+mod daemon;
 mod gpreempt_fd;
 mod gpu;
 mod guest;

@@ -35,8 +35,13 @@ pub(crate) fn run(project: &Project, args: RunArgs) -> Result<ExitCode> {
     let driver = args.driver.unwrap_or(Driver::Sim);
     let wish = Wish {
         driver,
-        // Without a GPU there is nothing that they could use.
-        background: driver.is_simulated().then(demo).unwrap_or_default(),
+        // Without a GPU there is nothing that they could use. The daemon's demo brings jobs of its own.
+        background: match driver.is_simulated()
+            && !args.arguments.iter().any(|word| word == "--demo")
+        {
+            true => demo(),
+            false => Vec::new(),
+        },
         ..Wish::sim("run")
     };
     let argv = std::iter::once("gpreempt".to_owned())

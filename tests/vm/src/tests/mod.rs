@@ -38,6 +38,7 @@ mod reserve;
 mod reset;
 mod rocm;
 mod scheduling;
+mod serve;
 mod snapshot;
 mod stat;
 mod stock;
@@ -80,6 +81,8 @@ pub(crate) fn all() -> Vec<Test> {
         jobs::EACH,
         crash::EACH,
         crash::TESTS,
+        serve::EACH,
+        serve::TESTS,
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,
