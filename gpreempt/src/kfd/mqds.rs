@@ -4,7 +4,7 @@
 //!
 //! What a mapped queue's descriptor says of its pointers is stale: the hardware writes it back when it unmaps the queue.
 
-use super::dump::{lines, row, ParseError};
+use super::dump::{lines, Line, ParseError};
 use crate::event::{GpuId, Pid};
 
 /// A process of the dump; it may have no queue.
@@ -40,12 +40,15 @@ pub struct QueueMqd {
     pub images: Vec<Image>,
 }
 
-/// The words of one descriptor.
+/// The words of one descriptor, as far as something is asked of them here: the first [`KEPT`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image(pub Vec<u32>);
 
 /// `struct v9_mqd`: the copy of the HQD registers starts at word 128.
 const HQD: usize = 128;
+
+/// Up to the last register that is asked for. The rest is two thirds of a dump, and as long as it looks like words, nobody cares which.
+const KEPT: usize = HQD + 56;
 
 impl Image {
     /// A word, if the image is that long.
@@ -128,57 +131,67 @@ impl QueueMqd {
 /// A line that is not understood, words that do not continue the line before, and a dump without any heading.
 pub fn parse(text: &str) -> Result<Vec<ProcessMqds>, ParseError> {
     let mut processes: Vec<ProcessMqds> = Vec::new();
+    // Words of the image so far.
+    let mut read = 0;
     for (number, line) in lines(text) {
-        if let Some((pid, pasid)) = process(line) {
-            processes.push(ProcessMqds {
-                pid,
-                pasid,
-                queues: Vec::new(),
-            });
-            continue;
+        if let Line::Other(line) = line {
+            if let Some((pid, pasid)) = process(line) {
+                processes.push(ProcessMqds {
+                    pid,
+                    pasid,
+                    queues: Vec::new(),
+                });
+                continue;
+            }
         }
         let Some(process) = processes.last_mut() else {
             return Err(ParseError::nothing_found("process"));
         };
-        if let Some((offset, words)) = row(line) {
-            let Some(queue) = process.queues.last_mut() else {
-                return Err(ParseError::new(
-                    number,
-                    "words before the heading of a queue",
-                ));
-            };
-            if offset == 0 {
-                queue.images.push(Image::default());
+        match line {
+            Line::Row(row) => {
+                let Some(queue) = process.queues.last_mut() else {
+                    return Err(ParseError::new(
+                        number,
+                        "words before the heading of a queue",
+                    ));
+                };
+                if row.offset == 0 {
+                    queue.images.push(Image::default());
+                    read = 0;
+                }
+                let Some(image) = queue.images.last_mut() else {
+                    return Err(ParseError::new(
+                        number,
+                        "the first line of an image does not start at 0",
+                    ));
+                };
+                if read * 4 != row.offset as usize {
+                    let (offset, at) = (row.offset, read * 4);
+                    return Err(ParseError::new(
+                        number,
+                        format!("offset {offset:#x} does not continue the image at {at:#x}"),
+                    ));
+                }
+                let kept = KEPT.saturating_sub(read);
+                image.0.extend(row.words().take(kept).flatten());
+                read += row
+                    .count()
+                    .ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?;
             }
-            let Some(image) = queue.images.last_mut() else {
-                return Err(ParseError::new(
-                    number,
-                    "the first line of an image does not start at 0",
-                ));
-            };
-            if image.0.len() * 4 != offset as usize {
-                let at = image.0.len() * 4;
-                return Err(ParseError::new(
-                    number,
-                    format!("offset {offset:#x} does not continue the image at {at:#x}"),
-                ));
+            Line::Other(line) => {
+                if let Some((kind, gpu_id)) = queue(line) {
+                    process.queues.push(QueueMqd {
+                        kind,
+                        gpu_id,
+                        images: Vec::new(),
+                    });
+                } else if !is_remark(line) {
+                    return Err(ParseError::new(
+                        number,
+                        format!("not understood: {:?}", line.trim_start()),
+                    ));
+                }
             }
-            for word in words {
-                image.0.push(word.ok_or_else(|| {
-                    ParseError::new(number, "a word is not 8 hexadecimal digits")
-                })?);
-            }
-        } else if let Some((kind, gpu_id)) = queue(line) {
-            process.queues.push(QueueMqd {
-                kind,
-                gpu_id,
-                images: Vec::new(),
-            });
-        } else if !is_remark(line) {
-            return Err(ParseError::new(
-                number,
-                format!("not understood: {:?}", line.trim_start()),
-            ));
         }
     }
     Ok(processes)
