@@ -2,6 +2,7 @@
 //! What the three debugfs dumps have in common: lines of `offset: word word ...` below headings, and errors that name
 //! the line.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::event::GpuId;
@@ -40,6 +41,15 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
+/// A dump's bytes as text, as `String::from_utf8_lossy` makes it, which is slow where all of a long text is as it should be.
+#[must_use]
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}
+
 /// A line of a dump.
 pub(super) enum Line<'a> {
     /// Words, `  00000020: 0000fcc0 00000000 ...`.
@@ -76,16 +86,19 @@ impl<'a> Row<'a> {
 
 /// Lines of a dump with their numbers, without blank ones.
 pub(super) fn lines(text: &str) -> Lines<'_> {
-    Lines {
-        rest: text,
-        number: 0,
-    }
+    lines_after(0, text)
+}
+
+/// The same of what follows the first so many lines.
+pub(super) fn lines_after(number: usize, text: &str) -> Lines<'_> {
+    Lines { rest: text, number }
 }
 
 /// See [`lines`].
 pub(super) struct Lines<'a> {
     rest: &'a str,
-    number: usize,
+    /// Of the line before.
+    pub(super) number: usize,
 }
 
 impl<'a> Iterator for Lines<'a> {
@@ -188,11 +201,12 @@ const DIGITS: [u8; 256] = {
 };
 
 fn value_of(digits: [u8; 8]) -> Option<u32> {
-    let digits = digits.map(|digit| DIGITS[usize::from(digit)]);
-    let all = digits.iter().fold(0, |all, digit| all | digit);
-    let value = digits
-        .iter()
-        .fold(0, |value, digit| value << 4 | u32::from(*digit));
+    let (mut value, mut all) = (0, 0);
+    for digit in digits {
+        let digit = DIGITS[usize::from(digit)];
+        value = value << 4 | u32::from(digit);
+        all |= digit;
+    }
     (all < 16).then_some(value)
 }
 
