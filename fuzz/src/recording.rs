@@ -90,6 +90,8 @@ fn write(entries: &[Entry]) -> Vec<u8> {
                 writer.record(bytes);
                 writer.flush()
             }
+            // Of recordings that are played.
+            Entry::Mqds(_) => Ok(()),
             Entry::Counters(counted) => writer.counters(counted),
             Entry::Gone(_) | Entry::End(_) => Ok(()),
         };

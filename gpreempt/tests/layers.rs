@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sink", &["control", "event", "kfd", "model", "source"]),
     ("findings", &["event", "kfd", "model", "sink"]),
     ("stat", &["event", "findings", "model", "sink"]),
-    ("recording", &["event", "source"]),
+    ("recording", &["event", "kfd", "source"]),
     (
         "engine",
         &["event", "kfd", "model", "recording", "sink", "source"],

@@ -60,9 +60,9 @@ impl RecordedHost {
     /// Opens a recording; `limit` leaves out what is later than that after its start.
     ///
     /// # Errors
-    /// See [`Reader::open`]; [`Error::CutOff`] where it ends before anything was recorded.
+    /// See [`Reader::play`]; [`Error::CutOff`] where it ends before anything was recorded.
     pub fn open(path: &Path, limit: Option<Duration>) -> Result<Self, Error> {
-        Self::new(Reader::open(path)?, limit)
+        Self::new(Reader::play(path)?, limit)
     }
 
     /// Plays what `reader` reads.
@@ -113,7 +113,7 @@ impl Tape {
             return Ok(Some(entry));
         }
         let entry = self.reader.next_entry();
-        if !matches!(entry, Ok(Some(Entry::File { .. }))) {
+        if !matches!(entry, Ok(Some(Entry::File { .. } | Entry::Mqds(_)))) {
             self.end_picture();
         }
         entry
@@ -153,7 +153,9 @@ impl Tape {
     fn files(&mut self) -> Result<(), Error> {
         loop {
             match self.entry()? {
-                Some(entry @ (Entry::File { .. } | Entry::Snapshot(_))) => self.apply(entry),
+                Some(entry @ (Entry::File { .. } | Entry::Mqds(_) | Entry::Snapshot(_))) => {
+                    self.apply(entry);
+                }
                 other => {
                     self.peeked = other;
                     return Ok(());
@@ -166,6 +168,7 @@ impl Tape {
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
         match entry {
             Entry::File { path, content } => tree.put(path, content),
+            Entry::Mqds(mqds) => tree.put_mqds(mqds),
             Entry::Snapshot(snapped) => {
                 tree.clear();
                 self.in_picture = Some(snapped);

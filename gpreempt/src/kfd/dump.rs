@@ -2,6 +2,7 @@
 //! What the three debugfs dumps have in common: lines of `offset: word word ...` below headings, and errors that name
 //! the line.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::event::GpuId;
@@ -40,22 +41,124 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// Lines of a dump with their numbers, without blank ones and trailing white space.
-pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.trim_end()))
-        .filter(|(_, line)| !line.is_empty())
+/// A dump's bytes as text, as `String::from_utf8_lossy` makes it, which is slow where all of a long text is as it should be.
+#[must_use]
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
-/// `  00000020: 0000fcc0 00000000 ...`: the number before the colon and at most 8 words. `None` if it is no such line.
-pub(super) fn row(line: &str) -> Option<(u32, impl Iterator<Item = Option<u32>> + '_)> {
+/// A line of a dump.
+pub(super) enum Line<'a> {
+    /// Words, `  00000020: 0000fcc0 00000000 ...`.
+    Row(Row<'a>),
+    /// Any other, without white space at its end.
+    Other(&'a str),
+}
+
+/// Words behind their offset.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    /// What is before the colon.
+    pub(super) offset: u32,
+    words: &'a [u8],
+    is_printed: bool,
+}
+
+impl<'a> Row<'a> {
+    /// Each of its words; `None` for what is none.
+    pub(super) fn words(self) -> impl Iterator<Item = Option<u32>> + 'a {
+        Words(self.words)
+    }
+
+    /// How many there are; `None` if one of them is none.
+    pub(super) fn count(self) -> Option<usize> {
+        match self.is_printed {
+            true => Some(8),
+            false => self
+                .words()
+                .try_fold(0, |count, word| word.map(|_| count + 1)),
+        }
+    }
+}
+
+/// Lines of a dump with their numbers, without blank ones.
+pub(super) fn lines(text: &str) -> Lines<'_> {
+    lines_after(0, text)
+}
+
+/// The same of what follows the first so many lines.
+pub(super) fn lines_after(number: usize, text: &str) -> Lines<'_> {
+    Lines { rest: text, number }
+}
+
+/// See [`lines`].
+pub(super) struct Lines<'a> {
+    rest: &'a str,
+    /// Of the line before.
+    pub(super) number: usize,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = (usize, Line<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            self.number += 1;
+            // Nearly all of a long dump: to look for the ends of these lines and of their words takes longer than to see that they
+            // are where they always are.
+            if let Some((row, rest)) = printed(self.rest) {
+                self.rest = rest;
+                return Some((self.number, Line::Row(row)));
+            }
+            let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
+            self.rest = rest;
+            let line = line.trim_end();
+            if !line.is_empty() {
+                let line = row(line).map_or(Line::Other(line), Line::Row);
+                return Some((self.number, line));
+            }
+        }
+        None
+    }
+}
+
+/// A line of eight words as the kernel prints them, each 0 for a digit.
+const PRINTED: &[u8; 86] =
+    b"    00000000: 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000\n";
+
+/// Such a line at the start of a text, and what follows it.
+fn printed(text: &str) -> Option<(Row<'_>, &str)> {
+    let line: &[u8; PRINTED.len()] = text.as_bytes().first_chunk()?;
+    // Without a branch, so that many are compared at once.
+    let is_printed = line.iter().zip(PRINTED).fold(true, |all, (byte, as_in)| {
+        let is_digit = (byte.wrapping_sub(b'0') < 10) | ((byte | 0x20).wrapping_sub(b'a') < 6);
+        all & ((byte == as_in) | (is_digit & (*as_in == b'0')))
+    });
+    if !is_printed {
+        return None;
+    }
+    let row = Row {
+        offset: line[4..12].try_into().ok().and_then(value_of)?,
+        words: &line[13..line.len() - 1],
+        is_printed,
+    };
+    Some((row, &text[line.len()..]))
+}
+
+/// Any other line of an offset and words; `None` if it is none.
+fn row(line: &str) -> Option<Row<'_>> {
     let (offset, words) = line.trim_start().split_once(':')?;
     if offset.len() < 8 || !offset.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    let offset = u32::from_str_radix(offset, 16).ok()?;
-    Some((offset, Words(words.as_bytes())))
+    Some(Row {
+        offset: u32::from_str_radix(offset, 16).ok()?,
+        words: words.as_bytes(),
+        is_printed: false,
+    })
 }
 
 /// Words with white space between them.
@@ -98,11 +201,12 @@ const DIGITS: [u8; 256] = {
 };
 
 fn value_of(digits: [u8; 8]) -> Option<u32> {
-    let digits = digits.map(|digit| DIGITS[usize::from(digit)]);
-    let all = digits.iter().fold(0, |all, digit| all | digit);
-    let value = digits
-        .iter()
-        .fold(0, |value, digit| value << 4 | u32::from(*digit));
+    let (mut value, mut all) = (0, 0);
+    for digit in digits {
+        let digit = DIGITS[usize::from(digit)];
+        value = value << 4 | u32::from(digit);
+        all |= digit;
+    }
     (all < 16).then_some(value)
 }
 
@@ -124,6 +228,23 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_line_as_printed_is_read_as_any_other(
+            offset in "[ 0-9a-f]{4}[0-9a-f]{8}", words in proptest::collection::vec("[0-9a-fA-F]{7,8}|[g:@`é]{8}", 7..10), end in "\n|\r|"
+        ) {
+            let text = format!("{offset}: {}{end}", words.join(" "));
+            let read = |text: &str| -> Vec<_> {
+                lines(text)
+                    .map(|(number, line)| match line {
+                        Line::Row(row) => (number, row.offset, row.words().collect(), row.count(), None),
+                        Line::Other(line) => (number, 0, Vec::new(), None, Some(line.to_owned())),
+                    })
+                    .collect()
+            };
+            // Blanks at its end, and it is not as printed.
+            prop_assert_eq!(read(&text), read(&text.replace('\n', " \n")));
+        }
+
         #[test]
         fn words_are_those_of_the_standard_library(words in "([ \t]{0,2}([0-9a-fA-F]{7,9}|[0-9a-f+é]{8})){0,4} ?") {
             let read: Vec<_> = Words(words.as_bytes()).collect();

@@ -2,7 +2,7 @@
 //! Parser of `/sys/kernel/debug/kfd/hqds`: the registers of every hardware queue slot (dqm_debugfs_hqds, Linux 6.12).
 //! Reading the file costs thousands of register reads under a lock: never poll it.
 
-use super::dump::{lines, node, row, ParseError};
+use super::dump::{lines, node, Line, ParseError};
 use crate::event::GpuId;
 
 /// A node and its slots.
@@ -152,46 +152,52 @@ pub fn parse(text: &str) -> Result<Vec<NodeHqds>, ParseError> {
     let mut last = 0;
     for (number, line) in lines(text) {
         last = number;
-        if let Some((node, gpu_id)) = node(line) {
-            check(nodes.last(), number)?;
-            nodes.push(NodeHqds {
-                node,
-                gpu_id,
-                stopped: false,
-                slots: Vec::new(),
-            });
-            continue;
+        if let Line::Other(line) = line {
+            if let Some((node, gpu_id)) = node(line) {
+                check(nodes.last(), number)?;
+                nodes.push(NodeHqds {
+                    node,
+                    gpu_id,
+                    stopped: false,
+                    slots: Vec::new(),
+                });
+                continue;
+            }
         }
         let Some(node) = nodes.last_mut() else {
             return Err(ParseError::nothing_found("node"));
         };
-        if line.trim_start() == "Device is stopped" {
-            node.stopped = true;
-        } else if let Some((xcc, kind)) = heading(line.trim_start()) {
-            check_slot(node.slots.last(), number)?;
-            node.slots.push(Slot {
-                xcc,
-                kind,
-                registers: Vec::new(),
-            });
-        } else if let Some((address, words)) = row(line) {
-            let Some(slot) = node.slots.last_mut() else {
-                return Err(ParseError::new(
-                    number,
-                    "registers before the heading of a slot",
-                ));
-            };
-            for (at, word) in (0..).zip(words) {
-                let value = word
-                    .ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?;
-                let address: u32 = address;
-                slot.registers.push((address.wrapping_add(at * 4), value));
+        match line {
+            Line::Other(line) if line.trim_start() == "Device is stopped" => node.stopped = true,
+            Line::Other(line) => {
+                let Some((xcc, kind)) = heading(line.trim_start()) else {
+                    return Err(ParseError::new(
+                        number,
+                        format!("not understood: {:?}", line.trim_start()),
+                    ));
+                };
+                check_slot(node.slots.last(), number)?;
+                node.slots.push(Slot {
+                    xcc,
+                    kind,
+                    registers: Vec::new(),
+                });
             }
-        } else {
-            return Err(ParseError::new(
-                number,
-                format!("not understood: {:?}", line.trim_start()),
-            ));
+            Line::Row(row) => {
+                let Some(slot) = node.slots.last_mut() else {
+                    return Err(ParseError::new(
+                        number,
+                        "registers before the heading of a slot",
+                    ));
+                };
+                for (at, word) in (0..).zip(row.words()) {
+                    let value = word.ok_or_else(|| {
+                        ParseError::new(number, "a word is not 8 hexadecimal digits")
+                    })?;
+                    slot.registers
+                        .push((row.offset.wrapping_add(at * 4), value));
+                }
+            }
         }
     }
     check(nodes.last(), last)?;

@@ -22,5 +22,5 @@ pub mod tree;
 pub mod uapi;
 
 pub use clock::boottime_ns;
-pub use dump::ParseError;
+pub use dump::{text, ParseError};
 pub use root::{Captured, Root};

@@ -4,8 +4,13 @@
 //!
 //! What a mapped queue's descriptor says of its pointers is stale: the hardware writes it back when it unmaps the queue.
 
-use super::dump::{lines, row, ParseError};
+use std::sync::Arc;
+
+use super::dump::{lines_after, Line, ParseError};
 use crate::event::{GpuId, Pid};
+
+/// Where it is.
+pub const PATH: &str = "/sys/kernel/debug/kfd/mqds";
 
 /// A process of the dump; it may have no queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +45,49 @@ pub struct QueueMqd {
     pub images: Vec<Image>,
 }
 
-/// The words of one descriptor.
+/// The words of one descriptor that something is asked of below, and where in it they are, ascending. Of a dump that is one word in
+/// twenty: to keep all of them takes as long as to read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image(pub Vec<u32>);
+pub struct Image(Vec<(usize, u32)>);
 
 /// `struct v9_mqd`: the copy of the HQD registers starts at word 128.
 const HQD: usize = 128;
 
+/// Which words are kept.
+const KEPT: [bool; HQD + 54] = {
+    let mut kept = [false; HQD + 54];
+    let mut at = 0;
+    while at < kept.len() {
+        kept[at] = matches!(at, 22 | 98..=105 | 128 | 129 | 134 | 139..=143 | 145 | 181);
+        at += 1;
+    }
+    kept
+};
+
 impl Image {
-    /// A word, if the image is that long.
-    #[must_use]
-    pub fn word(&self, at: usize) -> Option<u32> {
-        self.0.get(at).copied()
+    /// Of all words of a descriptor.
+    #[cfg(test)]
+    pub(crate) fn of(words: &[u32]) -> Self {
+        let mut image = Self::default();
+        image.add(0, words.len(), words.iter().copied());
+        image
+    }
+
+    /// Takes so many words that are there and on.
+    fn add(&mut self, from: usize, count: usize, words: impl Iterator<Item = u32>) {
+        let kept = KEPT.get(from..).unwrap_or_default();
+        let kept = kept.get(..count).unwrap_or(kept);
+        // Nobody asks for any word of most lines.
+        if kept.contains(&true) {
+            let words = (from..).zip(words).zip(kept);
+            self.0
+                .extend(words.filter_map(|(word, kept)| kept.then_some(word)));
+        }
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        let place = self.0.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        self.0.get(place).map(|(_, word)| *word)
     }
 
     fn wide(&self, at: usize) -> Option<u64> {
@@ -122,66 +158,104 @@ impl QueueMqd {
     }
 }
 
+/// What a dump says. Shared, as there is much of it.
+pub type Parsed = Result<Arc<Vec<ProcessMqds>>, ParseError>;
+
 /// Parses the dump. An empty file is a driver without processes.
 ///
 /// # Errors
 /// A line that is not understood, words that do not continue the line before, and a dump without any heading.
 pub fn parse(text: &str) -> Result<Vec<ProcessMqds>, ParseError> {
-    let mut processes: Vec<ProcessMqds> = Vec::new();
-    for (number, line) in lines(text) {
-        if let Some((pid, pasid)) = process(line) {
-            processes.push(ProcessMqds {
-                pid,
-                pasid,
-                queues: Vec::new(),
-            });
-            continue;
+    let mut parser = Parser::default();
+    parser.take(text)?;
+    Ok(parser.processes)
+}
+
+/// Parses a dump that comes in pieces: it has hundreds of times the size of what is kept of it.
+#[derive(Debug, Default)]
+pub struct Parser {
+    processes: Vec<ProcessMqds>,
+    /// Lines so far.
+    lines: usize,
+    /// Words of the image so far.
+    words: usize,
+}
+
+impl Parser {
+    /// Takes whole lines.
+    ///
+    /// # Errors
+    /// As [`parse`]; then there is no point in going on.
+    pub fn take(&mut self, text: &str) -> Result<(), ParseError> {
+        let mut lines = lines_after(self.lines, text);
+        for (number, line) in &mut lines {
+            self.line(number, line)?;
         }
-        let Some(process) = processes.last_mut() else {
+        self.lines = lines.number;
+        Ok(())
+    }
+
+    /// All of it was taken.
+    #[must_use]
+    pub fn finish(self) -> Arc<Vec<ProcessMqds>> {
+        Arc::new(self.processes)
+    }
+
+    fn line(&mut self, number: usize, line: Line<'_>) -> Result<(), ParseError> {
+        let error = |what: String| ParseError::new(number, what);
+        if let Line::Other(line) = line {
+            if let Some((pid, pasid)) = process(line) {
+                self.processes.push(ProcessMqds {
+                    pid,
+                    pasid,
+                    queues: Vec::new(),
+                });
+                return Ok(());
+            }
+        }
+        let Some(process) = self.processes.last_mut() else {
             return Err(ParseError::nothing_found("process"));
         };
-        if let Some((offset, words)) = row(line) {
-            let Some(queue) = process.queues.last_mut() else {
-                return Err(ParseError::new(
-                    number,
-                    "words before the heading of a queue",
-                ));
-            };
-            if offset == 0 {
-                queue.images.push(Image::default());
+        match line {
+            Line::Row(row) => {
+                let queue = process.queues.last_mut();
+                let queue =
+                    queue.ok_or_else(|| error("words before the heading of a queue".to_owned()))?;
+                if row.offset == 0 {
+                    // As long as the one before.
+                    let words = queue.images.last().map_or(0, |image| image.0.len());
+                    queue.images.push(Image(Vec::with_capacity(words)));
+                    self.words = 0;
+                }
+                let image = queue.images.last_mut().ok_or_else(|| {
+                    error("the first line of an image does not start at 0".to_owned())
+                })?;
+                let (offset, at) = (row.offset, self.words * 4);
+                if at != offset as usize {
+                    return Err(error(format!(
+                        "offset {offset:#x} does not continue the image at {at:#x}"
+                    )));
+                }
+                let count = row
+                    .count()
+                    .ok_or_else(|| error("a word is not 8 hexadecimal digits".to_owned()))?;
+                image.add(self.words, count, row.words().flatten());
+                self.words += count;
             }
-            let Some(image) = queue.images.last_mut() else {
-                return Err(ParseError::new(
-                    number,
-                    "the first line of an image does not start at 0",
-                ));
-            };
-            if image.0.len() * 4 != offset as usize {
-                let at = image.0.len() * 4;
-                return Err(ParseError::new(
-                    number,
-                    format!("offset {offset:#x} does not continue the image at {at:#x}"),
-                ));
+            Line::Other(line) => {
+                if let Some((kind, gpu_id)) = queue(line) {
+                    process.queues.push(QueueMqd {
+                        kind,
+                        gpu_id,
+                        images: Vec::new(),
+                    });
+                } else if !is_remark(line) {
+                    return Err(error(format!("not understood: {:?}", line.trim_start())));
+                }
             }
-            for word in words {
-                image.0.push(word.ok_or_else(|| {
-                    ParseError::new(number, "a word is not 8 hexadecimal digits")
-                })?);
-            }
-        } else if let Some((kind, gpu_id)) = queue(line) {
-            process.queues.push(QueueMqd {
-                kind,
-                gpu_id,
-                images: Vec::new(),
-            });
-        } else if !is_remark(line) {
-            return Err(ParseError::new(
-                number,
-                format!("not understood: {:?}", line.trim_start()),
-            ));
         }
+        Ok(())
     }
-    Ok(processes)
 }
 
 fn process(line: &str) -> Option<(Pid, u32)> {

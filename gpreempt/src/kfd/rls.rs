@@ -2,7 +2,7 @@
 //! Parser of `/sys/kernel/debug/kfd/rls`: the runlist of every node, the packets by which the driver tells the hardware
 //! scheduler what to run (pm_debugfs_runlist, Linux 6.12). It costs no register access.
 
-use super::dump::{lines, node, row, ParseError};
+use super::dump::{lines, node, Line, ParseError};
 use crate::event::GpuId;
 
 /// A node and its runlist.
@@ -97,34 +97,37 @@ pub fn parse(text: &str) -> Result<Vec<NodeRunlist>, ParseError> {
     let mut last = 0;
     for (number, line) in lines(text) {
         last = number;
-        if let Some((node, gpu_id)) = node(line) {
-            finish(nodes.last_mut(), &mut words, number)?;
-            nodes.push(NodeRunlist {
-                node,
-                gpu_id,
-                packets: None,
-            });
-            continue;
+        if let Line::Other(line) = line {
+            if let Some((node, gpu_id)) = node(line) {
+                finish(nodes.last_mut(), &mut words, number)?;
+                nodes.push(NodeRunlist {
+                    node,
+                    gpu_id,
+                    packets: None,
+                });
+                continue;
+            }
         }
         if nodes.is_empty() {
             return Err(ParseError::nothing_found("node"));
         }
-        if line.trim_start() == "No active runlist" {
-            continue;
-        }
-        let Some((offset, row)) = row(line) else {
-            return Err(ParseError::new(
-                number,
-                format!("not understood: {:?}", line.trim_start()),
-            ));
+        let row = match line {
+            Line::Row(row) => row,
+            Line::Other(line) if line.trim_start() == "No active runlist" => continue,
+            Line::Other(line) => {
+                return Err(ParseError::new(
+                    number,
+                    format!("not understood: {:?}", line.trim_start()),
+                ))
+            }
         };
-        if words.len() * 4 != offset as usize {
+        if words.len() * 4 != row.offset as usize {
             return Err(ParseError::new(
                 number,
-                format!("offset {offset:#x} does not continue the runlist"),
+                format!("offset {:#x} does not continue the runlist", row.offset),
             ));
         }
-        for word in row {
+        for word in row.words() {
             words.push(
                 word.ok_or_else(|| ParseError::new(number, "a word is not 8 hexadecimal digits"))?,
             );

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tree::Tree;
+use super::{mqds, text};
 use crate::event::Pid;
 
 /// Where /sys and /proc are looked for.
@@ -131,10 +132,20 @@ impl Root {
     /// As [`Root::bytes`].
     pub fn read_text<T>(&self, absolute: &str, read: impl FnOnce(&str) -> T) -> io::Result<T> {
         let bytes = self.shared(absolute)?;
-        Ok(match std::str::from_utf8(&bytes) {
-            Ok(text) => read(text.trim()),
-            Err(_) => read(String::from_utf8_lossy(&bytes).trim()),
-        })
+        Ok(read(text(&bytes).trim()))
+    }
+
+    /// What the dump of descriptors says. Of a recording that is played it was parsed as it was read.
+    ///
+    /// # Errors
+    /// As [`Root::bytes`].
+    pub fn mqds(&self) -> io::Result<mqds::Parsed> {
+        if let Inner::Recorded(tree) = &self.0 {
+            if let Some(mqds) = lock(tree).mqds() {
+                return Ok(mqds);
+            }
+        }
+        self.read_text(mqds::PATH, |text| mqds::parse(text).map(Arc::new))
     }
 
     /// A file's content as a number, decimal.

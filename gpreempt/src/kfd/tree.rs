@@ -5,15 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+use super::mqds;
+
 /// Files by absolute path. A dump has tens of megabytes: who reads one shares it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tree(BTreeMap<String, Arc<Vec<u8>>>);
+pub struct Tree {
+    files: BTreeMap<String, Arc<Vec<u8>>>,
+    mqds: Option<mqds::Parsed>,
+}
 
 impl Tree {
     /// Puts a file there, in place of an older one. Whether that changed anything.
     pub fn insert(&mut self, path: &str, content: &[u8]) -> bool {
         if self
-            .0
+            .files
             .get(path)
             .is_some_and(|old| old.as_slice() == content)
         {
@@ -25,12 +30,24 @@ impl Tree {
 
     /// The same for who has no more use for the content.
     pub fn put(&mut self, path: String, content: Vec<u8>) {
-        self.0.insert(path, Arc::new(content));
+        self.files.insert(path, Arc::new(content));
+    }
+
+    /// Puts there what the dump of descriptors says, in place of its text.
+    pub fn put_mqds(&mut self, mqds: mqds::Parsed) {
+        self.mqds = Some(mqds);
+    }
+
+    /// What the dump of descriptors says, if its text is not there.
+    #[must_use]
+    pub fn mqds(&self) -> Option<mqds::Parsed> {
+        self.mqds.clone()
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.files.clear();
+        self.mqds = None;
     }
 
     /// A file's content.
@@ -38,7 +55,7 @@ impl Tree {
     /// # Errors
     /// `NotFound`.
     pub fn bytes(&self, path: &str) -> io::Result<Arc<Vec<u8>>> {
-        self.0.get(path).cloned().ok_or_else(not_recorded)
+        self.files.get(path).cloned().ok_or_else(not_recorded)
     }
 
     /// Names in a directory, ascending.
@@ -47,7 +64,7 @@ impl Tree {
     /// `NotFound` if nothing is below it.
     pub fn names(&self, dir: &str) -> io::Result<Vec<String>> {
         let dir = format!("{}/", dir.trim_end_matches('/'));
-        let below = self.0.range(dir.clone()..);
+        let below = self.files.range(dir.clone()..);
         let names: BTreeSet<&str> = below
             .map_while(|(path, _)| path.strip_prefix(&dir))
             .filter_map(|rest| rest.split('/').next())
@@ -61,12 +78,12 @@ impl Tree {
     /// Whether there is a file of this path, or anything below it.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        self.0.contains_key(path) || self.names(path).is_ok()
+        self.files.contains_key(path) || self.names(path).is_ok()
     }
 
     /// Files in order of their paths.
     pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0
+        self.files
             .iter()
             .map(|(path, content)| (path.as_str(), content.as_slice()))
     }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kfd::mqds;
 use crate::source::{Counters, Startup};
 
 /// Version of the format. A reader refuses newer ones; what is added without breaking older readers does not count.
@@ -105,6 +106,8 @@ pub enum Entry {
         /// Its content.
         content: Vec<u8>,
     },
+    /// What the dump of descriptors says; in place of its text when a recording is played.
+    Mqds(mqds::Parsed),
     /// Records, one after the other.
     Events(Vec<u8>),
     /// See [`Counted`].

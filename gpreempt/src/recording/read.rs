@@ -2,7 +2,7 @@
 //! Reads a recording. Decompression has a thread of its own, so that it and what is done with the records overlap.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::thread;
@@ -10,6 +10,7 @@ use std::thread;
 use serde::de::DeserializeOwned;
 
 use super::format::{self, Entry, Head, FORMAT};
+use crate::kfd::{self, mqds};
 
 /// Entries are handed over in batches of about so many bytes, most of which are small files: a thread that is woken for each of them
 /// costs more than reading it.
@@ -23,6 +24,9 @@ const AHEAD: usize = 4;
 
 /// An entry that is longer gets its memory as it is read: its length is a claim.
 const BELIEVED: u64 = 64 << 20;
+
+/// A dump of descriptors is parsed in pieces of about so many bytes.
+const PIECE: u64 = 64 << 10;
 
 /// Longest entry: a chunk of events is one MiB, a dump of debugfs some tens of them.
 const LONGEST: u64 = 1 << 30;
@@ -82,12 +86,18 @@ impl Reader {
     /// # Errors
     /// [`Error::Open`], [`Error::Foreign`], [`Error::Newer`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| Error::Open {
-            path: name.clone(),
-            error,
-        })?;
+        let (file, name) = open(path)?;
         Self::new(file, name)
+    }
+
+    /// The same to look at the machine as it was: of the dump of descriptors, which is nearly all of a picture, comes what it says
+    /// and not its text.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn play(path: &Path) -> Result<Self, Error> {
+        let (file, name) = open(path)?;
+        Self::start(file, name, true)
     }
 
     /// Reads from `file`, which is called `path` in messages.
@@ -95,11 +105,15 @@ impl Reader {
     /// # Errors
     /// As [`Reader::open`].
     pub fn new(file: impl Read + Send + 'static, path: String) -> Result<Self, Error> {
+        Self::start(file, path, false)
+    }
+
+    fn start(file: impl Read + Send + 'static, path: String, parses: bool) -> Result<Self, Error> {
         let (sender, batches) = sync_channel(AHEAD);
         let (head_sender, head) = sync_channel(1);
         thread::Builder::new()
             .name("recording".to_owned())
-            .spawn(move || read_all(file, &head_sender, sender))
+            .spawn(move || read_all(file, parses, &head_sender, sender))
             .map_err(|error| Error::Open {
                 path: path.clone(),
                 error,
@@ -167,6 +181,14 @@ impl Reader {
     }
 }
 
+fn open(path: &Path) -> Result<(File, String), Error> {
+    let name = path.display().to_string();
+    match File::open(path) {
+        Ok(file) => Ok((file, name)),
+        Err(error) => Err(Error::Open { path: name, error }),
+    }
+}
+
 /// Records in a chunk.
 fn count(mut bytes: &[u8]) -> u64 {
     let mut records = 0;
@@ -202,6 +224,7 @@ impl Ahead {
 
 fn read_all(
     file: impl Read,
+    parses: bool,
     head: &SyncSender<Result<Head, String>>,
     batches: SyncSender<Result<Vec<Entry>, String>>,
 ) {
@@ -210,7 +233,7 @@ fn read_all(
         batch: Vec::new(),
         bytes: 0,
     };
-    let read = try_read_all(file, head, &mut ahead);
+    let read = try_read_all(file, parses, head, &mut ahead);
     // What is before an error is good.
     let _ = ahead.send();
     if let Err(why) = read {
@@ -222,6 +245,7 @@ fn read_all(
 
 fn try_read_all(
     file: impl Read,
+    parses: bool,
     head: &SyncSender<Result<Head, String>>,
     ahead: &mut Ahead,
 ) -> Result<(), String> {
@@ -235,9 +259,20 @@ fn try_read_all(
         if entry.size() > LONGEST {
             return Err(format!("entry {name} claims {} bytes", entry.size()));
         }
-        let Some(content) = content(&mut entry).map_err(words)? else {
-            return Err(format!("entry {name} is cut off"));
-        };
+        let cut_off = || format!("entry {name} is cut off");
+        if parses && !first && is_mqds(&name) {
+            let bytes = usize::try_from(entry.size()).unwrap_or(usize::MAX);
+            let mqds = whole(mqds(&mut entry))
+                .map_err(words)?
+                .ok_or_else(cut_off)?;
+            if !ahead.push(Entry::Mqds(mqds), bytes) {
+                return Ok(());
+            }
+            continue;
+        }
+        let content = whole(content(&mut entry))
+            .map_err(words)?
+            .ok_or_else(cut_off)?;
         if first {
             if name != format::HEAD {
                 return Err(format!("its first entry is {name:?}"));
@@ -262,19 +297,49 @@ fn try_read_all(
 }
 
 /// `None` if there is less than it claims.
-fn content(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Vec<u8>>> {
+fn whole<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+fn content(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Vec<u8>> {
     let claimed = entry.size();
     // Memory that the kernel has zeroed already, all at once.
     let mut content = vec![0; usize::try_from(claimed.min(BELIEVED)).unwrap_or(0)];
-    match entry.read_exact(&mut content) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
+    entry.read_exact(&mut content)?;
     if claimed > BELIEVED {
         entry.read_to_end(&mut content)?;
     }
-    Ok((content.len() as u64 == claimed).then_some(content))
+    match content.len() as u64 == claimed {
+        true => Ok(content),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+fn is_mqds(name: &str) -> bool {
+    let path = name.strip_prefix(format::TREE);
+    path.is_some() && path == mqds::PATH.strip_prefix('/')
+}
+
+/// What a dump of descriptors says. Its text is never there as a whole: to get memory for it takes longer than to parse it.
+fn mqds(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<mqds::Parsed> {
+    let mut left = entry.size();
+    let mut parser = Ok(mqds::Parser::default());
+    let mut from = BufReader::new(entry);
+    let mut piece = Vec::new();
+    while left > 0 {
+        piece.clear();
+        from.by_ref().take(PIECE).read_to_end(&mut piece)?;
+        from.read_until(b'\n', &mut piece)?;
+        if piece.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left = left.saturating_sub(piece.len() as u64);
+        parser = parser.and_then(|mut parser| parser.take(&kfd::text(&piece)).map(|()| parser));
+    }
+    Ok(parser.map(mqds::Parser::finish))
 }
 
 /// `None` for an entry that later versions may have.

@@ -2,10 +2,12 @@
 //! What is written can be read; what is not a recording says so; what is cut off says how much of it was good.
 
 use std::io::Cursor;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::kfd::mqds;
 use crate::source::{Counters, Startup};
 
 fn startup() -> Startup {
@@ -119,6 +121,31 @@ fn long_paths_survive() {
     );
 }
 
+/// A dump of several pieces, and one that is not understood in the second of them.
+#[test]
+fn a_dump_of_descriptors_that_is_played_says_what_its_text_does() {
+    let words = " 00000001".repeat(8);
+    let lines: String = (0..4000)
+        .map(|line| format!("    {:08x}:{words}\n", line % 64 * 32))
+        .collect();
+    let good = format!("Process 7 PASID 0x8001:\n  Compute queue on device 52a1\n{lines}");
+    let bad = format!("{good}    what\n{lines}");
+    let file = std::env::temp_dir().join(format!("gpreempt-play-{}.gpr", std::process::id()));
+    for text in [good, bad] {
+        let mut writer = Writer::new(Vec::new(), 0).unwrap();
+        writer.file(mqds::PATH, text.as_bytes()).unwrap();
+        writer.file("/proc/7/comm", b"job\n").unwrap();
+        let (bytes, _) = writer.finish(0).unwrap();
+        std::fs::write(&file, bytes).unwrap();
+        let entries = all(&mut Reader::play(&file).unwrap()).unwrap();
+        let [Entry::Mqds(said), Entry::File { .. }, Entry::End(_)] = entries.as_slice() else {
+            panic!("{entries:?}");
+        };
+        assert_eq!(*said, mqds::parse(&text).map(Arc::new));
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
 #[test]
 fn what_is_no_recording_says_so() {
     let tar_of_others = {
@@ -163,8 +190,8 @@ fn a_newer_format_is_refused_by_its_name() {
 
 #[test]
 fn what_was_flushed_before_a_crash_can_be_read() {
-    let shared = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    let shared = Arc::new(std::sync::Mutex::new(Vec::new()));
+    struct Shared(Arc<std::sync::Mutex<Vec<u8>>>);
     impl std::io::Write for Shared {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);

@@ -213,7 +213,7 @@ mod tests {
         QueueMqd {
             kind,
             gpu_id: GPU,
-            images: vec![Image(words)],
+            images: vec![Image::of(&words)],
         }
     }
 

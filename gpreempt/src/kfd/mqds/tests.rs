@@ -98,7 +98,7 @@ fn one_image_per_xcc() {
 
 #[test]
 fn a_short_image_has_no_registers() {
-    let image = Image(vec![0; 16]);
+    let image = Image::of(&[0; 16]);
     assert_eq!((image.mqd_address(), image.save_ticks()), (None, None));
     let queue = QueueMqd {
         kind: MqdKind::Compute,

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::{Gpu, Lack, ReadStates, Runlist, Want};
 use crate::event::{GpuId, Pid, QueueId};
 use crate::kfd::hqds::{NodeHqds, SlotKind};
-use crate::kfd::mqds::{MqdKind, QueueMqd};
+use crate::kfd::mqds::{MqdKind, ProcessMqds, QueueMqd};
 use crate::kfd::queues::SysfsQueue;
 use crate::kfd::rls::{Engine, NodeRunlist, Packet};
 use crate::kfd::states::{QueueState, States};
@@ -17,7 +18,6 @@ use crate::kfd::topology::GpuNode;
 use crate::kfd::{hqds, module, mqds, queues, rls, ParseError, Root};
 
 const RLS: &str = "/sys/kernel/debug/kfd/rls";
-const MQDS: &str = "/sys/kernel/debug/kfd/mqds";
 const HQDS: &str = "/sys/kernel/debug/kfd/hqds";
 
 /// What a recording knows the driver's structs by.
@@ -57,7 +57,9 @@ pub(super) struct Files {
     /// By node, the queues in its runlist. Nodes without runlist (MES, no scheduler) have no entry.
     listed: Option<HashMap<GpuId, Vec<Entry>>>,
     runlists: HashMap<GpuId, Runlist>,
-    mqds: HashMap<Pid, Vec<QueueMqd>>,
+    mqds: Arc<Vec<ProcessMqds>>,
+    /// Where in it the processes are.
+    in_mqds: HashMap<Pid, Vec<usize>>,
     hqds: Vec<NodeHqds>,
 }
 
@@ -186,16 +188,14 @@ impl Files {
 
     fn read_mqds(&mut self, root: &Root, lacks: &mut Lacks) {
         let what = "times of wave saves and restores";
-        match root.read_text(MQDS, mqds::parse) {
+        match root.mqds() {
             Err(error) => lacks.add(no_debugfs(what, &error)),
-            Ok(Err(error)) => lacks.add(not_understood(what, MQDS, &error)),
+            Ok(Err(error)) => lacks.add(not_understood(what, mqds::PATH, &error)),
             Ok(Ok(processes)) => {
-                for process in processes {
-                    self.mqds
-                        .entry(process.pid)
-                        .or_default()
-                        .extend(process.queues);
+                for (at, process) in processes.iter().enumerate() {
+                    self.in_mqds.entry(process.pid).or_default().push(at);
                 }
+                self.mqds = processes;
             }
         }
     }
@@ -227,10 +227,12 @@ impl Files {
 
     /// Descriptors of the queues of a process on a node.
     pub(super) fn mqds(&self, pid: Pid, gpu_id: GpuId) -> impl Iterator<Item = &QueueMqd> {
-        self.mqds
+        self.in_mqds
             .get(&pid)
             .into_iter()
             .flatten()
+            .filter_map(|at| self.mqds.get(*at))
+            .flat_map(|process| &process.queues)
             .filter(move |mqd| mqd.gpu_id == gpu_id && mqd.kind != MqdKind::Diq)
     }
 
