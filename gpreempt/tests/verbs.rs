@@ -30,6 +30,8 @@ Commands:
   preempt  Stop queues of other processes for a while
   resume   Restart queues that stay stopped, whoever stopped them
   reserve  Keep compute slots of a GPU free of offline jobs
+  serve    Keep online work fast: a daemon that stops offline queues while online ones need the GPU
+  ctl      Talk to the daemon (`gpreempt serve`)
   bench    Measure latencies on this machine
   doctor   Say what works here, what is missing and how to fix it
   help     Print this message or the help of the given subcommand(s)

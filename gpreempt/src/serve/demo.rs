@@ -362,7 +362,7 @@ mod tests {
             &[("alone", measured), ("with gpreempt", measured)],
             Layout::default(),
         );
-        let mut widths: Vec<usize> = text.lines().map(str::len).collect();
+        let mut widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
         widths.dedup();
         assert_eq!(widths.len(), 1, "{text}");
         assert!(text.contains("2.5ms") && text.contains("812.2"), "{text}");
