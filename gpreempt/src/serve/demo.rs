@@ -365,6 +365,6 @@ mod tests {
         let mut widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
         widths.dedup();
         assert_eq!(widths.len(), 1, "{text}");
-        assert!(text.contains("2.5ms") && text.contains("812.2"), "{text}");
+        assert!(text.contains("2.50ms") && text.contains("812.2"), "{text}");
     }
 }
