@@ -3,7 +3,7 @@
 //! lease and with its holder. By other means it takes a supervisor that kills a holder which is late, and that a library must not
 //! do to its program: on other drivers the daemon holds, and programs give it hints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gpreempt::control::patched::Patched;
@@ -20,8 +20,10 @@ use crate::error::{of_refusal, Error, Result};
 pub(crate) struct Holds {
     root: Root,
     driver: Option<Patched>,
-    /// Processes that are held as a whole.
-    whole: BTreeSet<Pid>,
+    /// Processes that are held as a whole, and when they started.
+    whole: BTreeMap<Pid, u64>,
+    /// A GPU did not answer: nothing more is stopped.
+    hung: bool,
 }
 
 /// What became of a call: an element for each queue that was named, and of those that were refused the first.
@@ -42,7 +44,8 @@ impl Holds {
         Self {
             root: root.clone(),
             driver: None,
-            whole: BTreeSet::new(),
+            whole: BTreeMap::new(),
+            hung: false,
         }
     }
 
@@ -54,6 +57,13 @@ impl Holds {
                 "lease_ms is {lease_ms}: 1 to {GPREEMPT_MAX_LEASE_MS} can be"
             )));
         }
+        if self.hung {
+            return Err(Error::new(
+                GPREEMPT_ETIME,
+                "a GPU did not answer before: nothing more is stopped through this handle. Restart every GPU process of this \
+                 host, and read the kernel log",
+            ));
+        }
         let options = HoldOptions {
             gpu: None,
             no_sdma: false,
@@ -62,9 +72,15 @@ impl Holds {
         let named: Vec<Result<Named>> = asked.iter().map(|queue| self.named(*queue)).collect();
         let targets = self.targets(asked, &named);
         let outcome = self.driver()?.preempt(&targets, &options)?;
-        for target in &outcome.targets {
-            if target.queue.is_none() && target.refusal.is_none() {
-                self.whole.insert(target.pid);
+        if outcome.timed_out() {
+            self.hung = true;
+            // Every process of the host is lost; the refusal is what is told.
+            let _ = self.release_all();
+        }
+        for target in targets.iter().filter(|target| target.whole && !self.hung) {
+            let held = |of: &TargetOutcome| of.pid == target.pid && of.refusal.is_none();
+            if outcome.targets.iter().any(held) {
+                self.whole.insert(target.pid, target.start_ticks);
             }
         }
         Ok(judge(asked, named, &outcome))
@@ -82,7 +98,7 @@ impl Holds {
                 let named = self.named(*queue)?;
                 let pid = Pid(queue.pid.unsigned_abs());
                 match named {
-                    Named::Queues(_) if self.whole.contains(&pid) => Err(Error::invalid(format!(
+                    Named::Queues(_) if self.is_whole(pid) => Err(Error::invalid(format!(
                         "process {pid} is held as a whole and is let go as a whole: name GPREEMPT_ALL_QUEUES and GPREEMPT_ALL_GPUS"
                     ))),
                     named => Ok(named),
@@ -127,8 +143,17 @@ impl Holds {
     pub(crate) fn renew(&mut self) -> Result<()> {
         match &mut self.driver {
             None => Ok(()),
-            Some(driver) => Ok(driver.renew()?),
+            Some(driver) => driver.renew().map_err(|error| {
+                // Then nothing is held.
+                self.whole.clear();
+                error.into()
+            }),
         }
+    }
+
+    fn is_whole(&self, pid: Pid) -> bool {
+        let started = self.whole.get(&pid);
+        started.is_some() && started == process::start_ticks(&self.root, pid).as_ref()
     }
 
     fn driver(&mut self) -> Result<&mut Patched> {

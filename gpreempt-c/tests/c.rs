@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! C programs, compiled by the system's compiler against the header and the shared library, with a daemon that this test plays.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The committed header is what the declarations say. `SNAPSHOTS=overwrite cargo test -p gpreempt-c --test header` writes it anew.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::path::Path;
 
 #[test]
