@@ -14,6 +14,7 @@ use crate::project::Project;
 pub(crate) const C_PROGRAMS: &[(&str, &str)] = &[
     ("c-online", "gpreempt-c/examples/online.c"),
     ("c-hold", "gpreempt-c/examples/hold.c"),
+    ("c-queues", "gpreempt-c/tests/c/queues.c"),
     ("c-threads", "gpreempt-c/tests/c/threads.c"),
 ];
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! libgpreempt, as programs in C use it: `gpreempt-c/examples/` and `gpreempt-c/tests/c/`.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -22,6 +22,11 @@ pub(super) const TESTS: List = &[
     (&["patched"], "a_c_program_is_told_why_not", refused),
     (
         &["patched"],
+        "a_c_program_holds_queues_and_reserves_slots",
+        queues,
+    ),
+    (
+        &["patched"],
         "hints_of_a_c_program_stop_offline_jobs",
         hints,
     ),
@@ -38,7 +43,7 @@ impl Running {
     fn start(words: &[&str]) -> anyhow::Result<Self> {
         let mut child = Command::new(words[0])
             .args(&words[1..])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("run {}", words[0]))?;
@@ -51,6 +56,11 @@ impl Running {
         self.lines.read_line(&mut line)?;
         ensure_eq!(line.trim_end(), expected, "what it prints");
         Ok(())
+    }
+
+    fn goes_on(&mut self) -> anyhow::Result<()> {
+        let stdin = self.child.stdin.as_mut().context("no stdin")?;
+        stdin.write_all(b"\n").context("it has ended")
     }
 
     fn ends(mut self) -> anyhow::Result<()> {
@@ -120,6 +130,30 @@ fn refused() -> anyhow::Result<()> {
         output.status
     );
     Ok(())
+}
+
+fn queues() -> anyhow::Result<()> {
+    scene::clean(|| {
+        let mut job = Job::offline(4)?;
+        let (pid, gpu) = (job.pid().to_string(), job.load.gpu_id()?.to_string());
+        let mut program = Running::start(&["c-queues", &pid, &gpu])?;
+        let steps = [
+            ("two queues are held", 2),
+            ("none is held", 4),
+            ("all are held", 0),
+            ("all are held", 0),
+            ("none is held", 4),
+            ("one slot is left", 1),
+            ("none is reserved", 4),
+        ];
+        for (says, mapped) in steps {
+            program.says(says)?;
+            guest::eventually(says, || Ok((job.mapped()?.len() == mapped).then_some(())))?;
+            program.goes_on()?;
+        }
+        program.ends()?;
+        job.goes_on()
+    })
 }
 
 /// A daemon to which every load is offline.
