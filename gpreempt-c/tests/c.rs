@@ -172,6 +172,23 @@ fn the_example_gives_hints_on_one_connection() {
 }
 
 #[test]
+fn the_guide_compiles_and_runs() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = std::fs::read_to_string(here.join("../docs/library.md")).unwrap();
+    let code = guide.split("```c\n").nth(1).unwrap();
+    let code = code.split("```").next().unwrap();
+    let (include, body) = code.split_once('\n').unwrap();
+    let dir = TempDir::new().unwrap();
+    let source = dir.path().join("guide.c");
+    let program =
+        format!("{include}\nstatic void work(void) {{}}\nint main(void) {{ {body} return 0; }}\n");
+    std::fs::write(&source, program).unwrap();
+    let daemon = Daemon::start();
+    run(&mut Built::new(source.to_str().unwrap()).command(&daemon.socket()));
+    assert_eq!(daemon.connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
 fn the_example_says_that_there_is_no_daemon() {
     let built = Built::new("examples/online.c");
     let output = built.command(Path::new("/nonexistent")).output().unwrap();
