@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use guest::plan::Background;
 
+use crate::build::c_programs::{self, C_PROGRAMS};
 use crate::build::series::Series;
 use crate::build::{ebpf, programs, sim};
 use crate::project::Project;
@@ -70,6 +71,7 @@ pub(crate) struct Workshop {
     ready: Ready,
     programs: PathBuf,
     rocm_programs: Option<PathBuf>,
+    c_programs: Option<PathBuf>,
 }
 
 impl Workshop {
@@ -104,12 +106,19 @@ impl Workshop {
             .rocm
             .then(|| programs::build_dynamic(project, ROCM_PROGRAMS))
             .transpose()?;
+        // Only a patched driver does all that a program can ask the library for.
+        let c_programs = wishes
+            .iter()
+            .any(has_c_programs)
+            .then(|| c_programs::build(project, object.as_deref()))
+            .transpose()?;
         let workshop = Self {
             project: project.clone(),
             pins,
             ready,
             programs,
             rocm_programs,
+            c_programs,
         };
         // Built now, the others find it ready. A series is another matter: if it does not apply or build, only its own
         // guests cannot be had, and they ask for it themselves.
@@ -169,6 +178,13 @@ impl Workshop {
                 .context("the ROCm programs were not built")?;
             files.extend(ROCM_PROGRAMS.iter().map(|name| to_bin(dir, name)));
         }
+        if has_c_programs(wish) {
+            let dir = self
+                .c_programs
+                .as_ref()
+                .context("the C programs were not built")?;
+            files.extend(C_PROGRAMS.iter().map(|(name, _)| to_bin(dir, name)));
+        }
         files.extend(wish.files.iter().cloned());
         Ok(Guest {
             kernel: self.ready.kernel(&kernel_name(&self.pins, wish)?)?.clone(),
@@ -197,6 +213,10 @@ impl Workshop {
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
+}
+
+fn has_c_programs(wish: &Wish) -> bool {
+    wish.driver == Driver::Patched && !wish.bare
 }
 
 /// Whether the guest's module is built here.

@@ -27,12 +27,12 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// A daemon attaches probes before it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Online while it has packets, and a little longer: requests arrive in bursts.
+/// The service counts as online for 50 ms after its last packet, which bridges most pauses between its requests.
 const CONFIG: &str = r#"
 [policy]
 name = "priority"
 [policy.priority]
-linger = "20ms"
+linger = "50ms"
 [guards]
 preemptions = 100
 min_run = "10ms"

@@ -17,16 +17,21 @@ pub(crate) fn build_static(
     binaries: &[&str],
     ebpf: Option<&Path>,
 ) -> Result<PathBuf> {
-    build(
-        project,
-        "guest-static",
-        binaries,
-        ebpf,
-        &[
-            "--config",
-            &format!("target.{TRIPLE}.rustflags=['-C','target-feature=+crt-static']"),
-        ],
-    )
+    build(project, "guest-static", binaries, ebpf, &static_flags())
+}
+
+/// Builds the project's libraries as they are in those, and libgpreempt for programs in C.
+pub(crate) fn build_static_libraries(project: &Project, ebpf: Option<&Path>) -> Result<PathBuf> {
+    let flags = static_flags();
+    let more: Vec<&str> = flags.iter().copied().chain(["--lib"]).collect();
+    build(project, "guest-static", &[], ebpf, &more)
+}
+
+const STATIC: &str =
+    "target.x86_64-unknown-linux-gnu.rustflags=['-C','target-feature=+crt-static']";
+
+fn static_flags() -> [&'static str; 2] {
+    ["--config", STATIC]
 }
 
 /// Builds binaries that use the libraries of the guest.
@@ -72,7 +77,11 @@ fn build(
     command
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo::run(&mut command, &format!("build {}", binaries.join(", ")))?;
+    let what = match binaries.is_empty() {
+        true => "the libraries".to_owned(),
+        false => binaries.join(", "),
+    };
+    cargo::run(&mut command, &format!("build {what}"))?;
     let dir = target.join(TRIPLE).join("release");
     for binary in binaries {
         let file = dir.join(binary);

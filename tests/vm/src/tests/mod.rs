@@ -21,6 +21,7 @@ mod jobs;
 mod last;
 mod layout;
 mod lease;
+mod library;
 mod lifecycle;
 mod loss;
 mod malformed;
@@ -86,6 +87,7 @@ pub(crate) fn all() -> Vec<Test> {
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,
+        library::TESTS,
         patched::TESTS,
         hold::TESTS,
         inherit::TESTS,

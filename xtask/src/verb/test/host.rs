@@ -65,6 +65,7 @@ pub(crate) fn run(project: &Project, tally: &mut Tally) {
     });
     unit_tests(project, &object, tally);
     trace_processor(project, &object, tally);
+    python(project, tally);
     if tally.wants("host::driver_is_the_distributions") {
         let result = fidelity::compare(project).and_then(|found| {
             anyhow::ensure!(found.is_faithful(), "{found:?}");
@@ -183,6 +184,31 @@ fn trace_processor(project: &Project, object: &Path, tally: &mut Tally) {
             .env("GPREEMPT_EBPF_OBJ", object)
             .env("GPREEMPT_PERFETTO_UI", ui);
         quiet(&mut command)
+    });
+}
+
+/// The tests of the Python package. Not every machine has Python; where CI says that it is one, it must.
+fn python(project: &Project, tally: &mut Tally) {
+    const NAME: &str = "host::python_package";
+    if !tally.wants(NAME) {
+        return;
+    }
+    let there = Command::new("python3")
+        .args(["-c", "import sys; sys.exit(sys.version_info < (3, 9))"])
+        .status()
+        .is_ok_and(|status| status.success());
+    if !there && std::env::var_os("CI").is_none() {
+        let why = "there is no python3 of version 3.9 or above".to_owned();
+        return tally.add(NAME, Outcome::Skipped(why));
+    }
+    tally.run(NAME, || {
+        let dir = project.root.join("python");
+        quiet(
+            Command::new("python3")
+                .args(["-B", "-m", "unittest", "discover", "--start-directory"])
+                .arg(dir.join("tests"))
+                .env("PYTHONPATH", dir.join("src")),
+        )
     });
 }
 
