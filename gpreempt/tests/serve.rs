@@ -2,7 +2,10 @@
 //! The daemon's socket on a machine without a driver: every call of the OpenAPI document, callers who are hostile or in the way,
 //! random bodies. What it does to queues is tested in guests.
 
-#![allow(clippy::unwrap_used, reason = "what the helpers cannot do fails the test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "what the helpers cannot do fails the test"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -13,11 +13,11 @@ use crate::kfd::Root;
 use crate::source::{Counters, Driver, LiveError, Startup};
 
 /// A change of speed is noticed after so long at most.
-const GLANCE: Duration = Duration::from_millis(50);
+const GLANCE: Duration = Duration::from_millis(100);
 
-/// Records of so long are handed over at once, as the kernel's side wakes a reader once for many: a thread that wakes up for each of a
-/// thousand records a second does little else.
-const GRAIN: Duration = Duration::from_millis(20);
+/// Records of so long are handed over at once, as the kernel's side wakes a reader once for many: the screen is drawn once a second,
+/// and a thread that wakes up for each of a thousand records a second does little else.
+const GRAIN: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]
 struct Dial {
