@@ -170,6 +170,10 @@ impl Controller {
 
     pub(super) fn explain(&mut self, caller: Caller, pid: Pid) -> Answer<Explanation> {
         self.check(caller, Right::Read)?;
+        // It tells what procfs hides from other users: which file a process executes.
+        if process::owner(&self.root, pid) != Some(caller.uid) {
+            self.check(caller, Right::Policy)?;
+        }
         let rules = &self.settings.config.rules;
         let explanation = self.jobs.explain(&self.root, rules, pid);
         explanation.ok_or_else(|| Refusal::NotFound(format!("there is no process {pid}")))

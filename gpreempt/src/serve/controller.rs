@@ -30,6 +30,9 @@ use crate::policy::{
 const SCAN_NS: u64 = 10_000_000_000;
 const SCAN_BLIND_NS: u64 = 250_000_000;
 
+/// What the driver did not restart is tried again after so long.
+const AGAIN_NS: u64 = 100_000_000;
+
 /// How often it is looked whether processes that own hints live.
 const OWNERS_NS: u64 = 100_000_000;
 
@@ -373,10 +376,10 @@ impl Controller {
         let of_them = |target: &&Target| named.contains(&target.pid);
         let targets: Vec<Target> = self.hands.targets().filter(of_them).cloned().collect();
         let report = self.hands.release(&targets);
-        self.changed = true;
         for order in orders {
             let failed = failures(&report, &order.pids);
             if let Some((pids, why)) = failed {
+                self.decide_ns = boottime_ns() + AGAIN_NS;
                 self.metrics.refused();
                 self.audit.put(AuditRecord::Refused(audit::Refused {
                     job: order.job.clone(),
@@ -387,6 +390,7 @@ impl Controller {
                 }));
                 continue;
             }
+            self.changed = true;
             let since_ns = self.orders.remove(&order.job).map(|order| order.since_ns);
             let held_ns = boottime_ns().saturating_sub(since_ns.unwrap_or_else(boottime_ns));
             self.metrics.released(held_ns, report.total_ns);

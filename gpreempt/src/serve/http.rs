@@ -15,8 +15,9 @@ use std::time::Duration;
 use anyhow::{anyhow, Context as _};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path as InPath, Query, State};
+use axum::extract::{DefaultBodyLimit, Path as InPath, Query, Request, State};
 use axum::http::{header, HeaderValue, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
@@ -46,8 +47,11 @@ const CONNECTIONS_OF_USER: usize = 128;
 /// A caller that has not said what it wants by then, or says nothing more, is cut off.
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
-/// A call whose body does not arrive, or that the controller does not answer, is given up then.
+/// A call that the controller does not answer is given up then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Likewise one whose body does not arrive.
+const CALL_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest body.
 const BODY_BYTES: usize = 64 << 10;
@@ -238,6 +242,16 @@ fn metrics_text(metrics: &Metrics) -> Response {
     )
 }
 
+async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(CALL_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => problem(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the call did not arrive within {} s", CALL_WITHIN.as_secs()),
+        ),
+    }
+}
+
 /// Every call there is; [`openapi`] describes the same.
 fn router(api: Api) -> Router {
     Router::new()
@@ -362,6 +376,7 @@ fn router(api: Api) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(axum::middleware::from_fn(in_time))
         .with_state(api)
 }
 

@@ -155,6 +155,13 @@ async fn serve(root: &Root, settings: Settings, options: &Options) -> anyhow::Re
     };
     watcher::start(root, to.clone()).context("cannot start a thread")?;
     tokio::spawn(http::serve(listener, http::Api::new(to.clone(), metrics)));
+    // Its first turn is over: it knows who is there.
+    let (reply, ready) = oneshot::channel();
+    let _ = to.send(Message::Call(Box::new(move |_| {
+        // A signal may have come first.
+        let _ = reply.send(());
+    })));
+    let _ = ready.await;
     say(&format!(
         "serving on {}, policy {policy}{}",
         socket.display(),

@@ -67,7 +67,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { method: "get", path: "/v1/jobs", summary: "Every job", right: "read", body: None, answer: (JSON, Some(of::<Vec<JobInfo>>)) },
     Operation { method: "post", path: "/v1/jobs", summary: "Say what a process is: above the rules, until it ends. Everybody may register own processes as offline", right: "register", body: Some(of::<Register>), answer: (JSON, Some(of::<Registered>)) },
     Operation { method: "get", path: "/v1/queues", summary: "Every queue, with its job", right: "read", body: None, answer: (JSON, Some(of::<Vec<QueueInfo>>)) },
-    Operation { method: "get", path: "/v1/explain/{pid}", summary: "Which rule says what a process is, and why", right: "read", body: None, answer: (JSON, Some(of::<Explanation>)) },
+    Operation { method: "get", path: "/v1/explain/{pid}", summary: "Which rule says what a process is, and why. Of processes of other users, this takes the right `policy` too", right: "read", body: None, answer: (JSON, Some(of::<Explanation>)) },
     Operation { method: "get", path: "/v1/config", summary: "Every value that is in force, and where it comes from", right: "read", body: None, answer: (JSON, Some(of::<Vec<Setting>>)) },
     Operation { method: "post", path: "/v1/hints", summary: "Work of an online service comes or has begun", right: "hint", body: Some(of::<HintBegin>), answer: (JSON, Some(of::<HintBegun>)) },
     Operation { method: "delete", path: "/v1/hints/{id}", summary: "That work is done", right: "hint", body: None, answer: (JSON, Some(of::<HintEnded>)) },
