@@ -11,10 +11,10 @@ use super::control_out::Out;
 use super::{output, watch, Exit, Failure, Global};
 use crate::control::choose::{Choice, Chooser};
 use crate::control::command::{self, Running};
-use crate::control::lease::{Guard, Hold, KernelGuards};
+use crate::control::lease::Hold;
 use crate::control::observe::{Action, How, Observation, Observer, Want};
 use crate::control::report::{self, ControlRecord, EndCause, Observed, TargetStatus};
-use crate::control::supervisor::Supervisor;
+use crate::control::supervisor;
 use crate::control::wait::{self, Ended, Signals};
 use crate::control::{
     Backend, BackendKind, ControlError, HoldOptions, Outcome, Refusal, Target, TargetOutcome,
@@ -105,7 +105,7 @@ impl Preempt {
         let (mut hold, mut outcome) = loop {
             act.say_chosen(&choice);
             let kind = choice.backend.kind();
-            let guard = act.guard(kind)?;
+            let guard = supervisor::guard(kind, act.options.lease)?;
             seen.begin();
             let (hold, outcome) = Hold::take(choice.backend, guard, targets.clone(), &act.options)?;
             if outcome.timed_out() || !chooser.reject(kind, &outcome) {
@@ -194,17 +194,6 @@ impl Act {
             output::say(&format!("observed by {why}"));
         }
         observer
-    }
-
-    /// Who restarts what we stopped if we cannot. A patched driver does, when the lease ends or we do; for the others somebody
-    /// must kill us when we hang, and for CRIU's pause undo it.
-    fn guard(&self, kind: BackendKind) -> Result<Box<dyn Guard>, Failure> {
-        Ok(match kind {
-            BackendKind::Patched | BackendKind::DryRun => Box::new(KernelGuards),
-            BackendKind::DebugTrap | BackendKind::Criu => {
-                Box::new(Supervisor::start(self.options.lease)?)
-            }
-        })
     }
 
     /// Success is what was seen. What was not seen to stop is let go again and counts as refused.

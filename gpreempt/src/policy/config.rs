@@ -274,6 +274,13 @@ impl Config {
         values
     }
 
+    /// The line, from 1, of a place in a file's text.
+    #[must_use]
+    pub fn line_of(text: &str, at: usize) -> usize {
+        let before = &text.as_bytes()[..at.min(text.len())];
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
     /// Checks one of several files that make a configuration together: what is wrong with its keys.
     ///
     /// # Errors
@@ -290,10 +297,7 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text)?;
         let invalid = |at: usize, what: String| ConfigError::Invalid {
-            line: 1 + text.as_bytes()[..at.min(text.len())]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count(),
+            line: Self::line_of(text, at),
             what,
         };
         let mut groups: Vec<(String, super::view::Class)> = Vec::new();

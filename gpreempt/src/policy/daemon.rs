@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::duration;
 
+/// Where the daemon listens unless its configuration says otherwise.
+pub const SOCKET: &str = "/run/gpreempt/gpreempt.sock";
+
 /// `[serve]`: where it listens and how it acts. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -38,7 +41,7 @@ pub struct Serve {
 impl Default for Serve {
     fn default() -> Self {
         Self {
-            socket: "/run/gpreempt/gpreempt.sock".into(),
+            socket: SOCKET.into(),
             backend: Means::Auto,
             no_sdma: false,
             lease: 2_000_000_000,

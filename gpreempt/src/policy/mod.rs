@@ -27,7 +27,7 @@ mod whatif;
 
 pub use class::{Assigned, Explanation, Facts, PassedOver, Rule, Rules};
 pub use config::{Config, ConfigError, Policies};
-pub use daemon::{Access, Means, Metrics, Serve, Who};
+pub use daemon::{Access, Means, Metrics, Serve, Who, SOCKET};
 pub use decider::Decider;
 pub use decision::{
     Decision, Denied, GuardName, HoldOrder, Kept, PolicyName, ReleaseOrder, Trigger,

@@ -13,8 +13,7 @@ use crate::control::BackendKind;
 use crate::event::{GpuId, Pid, QueueId, QueueType};
 use crate::policy::{Class, JobId, PolicyName};
 
-/// Where the daemon listens unless its configuration says otherwise.
-pub const SOCKET: &str = "/run/gpreempt/gpreempt.sock";
+pub use crate::policy::SOCKET;
 
 /// `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -11,6 +11,7 @@ use super::api::{
 };
 use super::audit::{self, AuditRecord};
 use super::controller::Controller;
+use super::seconds;
 use crate::event::Pid;
 use crate::kfd::{boottime_ns, process};
 use crate::policy::{Assigned, Class, Explanation, JobId, PolicyName, Wish};
@@ -434,8 +435,4 @@ impl Controller {
 fn is_name(name: &str) -> bool {
     let printable = name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     (1..=128).contains(&name.len()) && printable && !name.starts_with("pid:")
-}
-
-fn seconds(ns: u64) -> f64 {
-    std::time::Duration::from_nanos(ns).as_secs_f64()
 }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::control::choose::Chooser;
-use crate::control::lease::{Guard, Hold, KernelGuards};
+use crate::control::lease::Hold;
 use crate::control::observe::{Action, Observer, Want};
 use crate::control::report::Observed;
-use crate::control::supervisor::Supervisor;
+use crate::control::supervisor;
 use crate::control::wait::Kept as _;
 use crate::control::{BackendKind, ControlError, HoldOptions, Outcome, Target};
 use crate::event::Pid;
@@ -321,12 +321,7 @@ impl Hands {
             }
         };
         let kind = choice.backend.kind();
-        let guard: Box<dyn Guard> = match kind {
-            BackendKind::Patched | BackendKind::DryRun => Box::new(KernelGuards),
-            BackendKind::DebugTrap | BackendKind::Criu => {
-                Box::new(Supervisor::start(self.options.lease)?)
-            }
-        };
+        let guard = supervisor::guard(kind, self.options.lease)?;
         if self.holds.is_empty() {
             self.reason = choice.reason;
         }

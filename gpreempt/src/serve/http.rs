@@ -454,10 +454,7 @@ pub(super) async fn serve(listener: UnixListener, api: Api) {
             continue;
         };
         let router = router.clone().layer(Extension(caller));
-        tokio::spawn(async move {
-            connection(stream, router).await;
-            drop(place);
-        });
+        tokio::spawn(connection(stream, router, place));
     }
 }
 
@@ -473,7 +470,8 @@ fn caller(stream: &UnixStream) -> Option<Caller> {
     })
 }
 
-async fn connection<S>(stream: S, router: Router)
+/// Until either side ends it; then there is room for another.
+async fn connection<S>(stream: S, router: Router, _place: Place)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -505,9 +503,6 @@ pub(super) async fn serve_metrics(listener: TcpListener, metrics: Arc<Metrics>) 
             continue;
         };
         let router = router.clone();
-        tokio::spawn(async move {
-            connection(stream, router).await;
-            drop(place);
-        });
+        tokio::spawn(connection(stream, router, place));
     }
 }

@@ -108,7 +108,7 @@ impl Jobs {
             }
             return changed;
         }
-        let mut new = Process {
+        let new = Process {
             assigned: rules.assign(&facts),
             facts,
             start_ticks,
@@ -116,7 +116,6 @@ impl Jobs {
             registered: None,
             activity: Activity::default(),
         };
-        new.assign(rules);
         self.processes.insert(pid, new);
         true
     }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{exponential_buckets, Histogram};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::seconds;
 use crate::policy::{Class, GuardName, Trigger, View};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,7 +61,7 @@ pub(super) struct Metrics {
     pause_seconds: Histogram,
     request_seconds: Histogram,
     lost: Gauge<u64, AtomicU64>,
-    /// The last one seen: of all calls, not only those of metrics.
+    /// Of all labels together.
     totals: Totals,
 }
 
@@ -263,10 +264,6 @@ impl Metrics {
 
 fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn seconds(ns: u64) -> f64 {
-    std::time::Duration::from_nanos(ns).as_secs_f64()
 }
 
 #[cfg(test)]

@@ -102,6 +102,10 @@ pub enum Error {
     Other(#[from] anyhow::Error),
 }
 
+fn seconds(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64()
+}
+
 /// A message for people, who read it in the journal.
 fn say(message: &str) {
     eprintln!("gpreempt: {message}");

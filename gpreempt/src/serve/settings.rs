@@ -13,8 +13,7 @@ use toml::{Spanned, Table, Value};
 use super::api::Setting;
 use crate::policy::{Config, PolicyName};
 
-/// The documented defaults: the example with its values taken out would be a second truth, so they are read from what an empty
-/// file means.
+/// Rules of all files are added up, where of other keys the later value counts.
 const RULE: &str = "rule";
 
 /// What is in force, and where it comes from.
@@ -40,7 +39,7 @@ impl Settings {
             let spans = DeTable::parse(&text).with_context(|| name.clone())?;
             let before = rules_of(&merged);
             note(&mut settings, "", spans.get_ref(), before, &|at| {
-                format!("{name}:{}", line_of(&text, at))
+                format!("{name}:{}", Config::line_of(&text, at))
             });
             merge(&mut merged, table);
         }
@@ -193,11 +192,6 @@ fn shown(value: &Spanned<DeValue<'_>>) -> String {
         }
     }
     of(value.get_ref()).to_string()
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    let before = &text.as_bytes()[..at.min(text.len())];
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
 #[cfg(test)]

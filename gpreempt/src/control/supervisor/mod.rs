@@ -35,7 +35,7 @@ use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{recv, send, socketpair, AddressFamily, MsgFlags, SockFlag, SockType};
 
-use super::lease::Guard;
+use super::lease::{Guard, KernelGuards};
 use super::{pidfd, BackendKind, ControlError};
 use crate::event::Pid;
 use message::{Message, PACKET_BYTES};
@@ -280,6 +280,18 @@ impl Drop for Supervisor {
             }
         }
     }
+}
+
+/// Who restarts what this process stopped by these means if it cannot. A patched driver does, when the lease ends or we do; for the
+/// others somebody must kill us when we hang, and for CRIU's pause undo it.
+///
+/// # Errors
+/// The supervisor cannot be started.
+pub fn guard(kind: BackendKind, lease: Duration) -> Result<Box<dyn Guard>, ControlError> {
+    Ok(match kind {
+        BackendKind::Patched | BackendKind::DryRun => Box::new(KernelGuards),
+        BackendKind::DebugTrap | BackendKind::Criu => Box::new(Supervisor::start(lease)?),
+    })
 }
 
 fn gone(how: &str) -> ControlError {
