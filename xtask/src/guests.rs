@@ -19,8 +19,12 @@ use crate::vm::config::{Driver, Guest, GuestFile, Hardware};
 /// Programs of the project that every guest gets.
 const STATIC_PROGRAMS: &[&str] = &["guest-init", "gpreempt", "kfd-load", "vm-tests", "vm-bench"];
 
-/// Programs that need the ROCm runtime.
-const ROCM_PROGRAMS: &[&str] = &["hsa-load"];
+/// Programs that use libraries, which a guest has that has the ROCm runtime: by their names, and by those that they have there.
+const DYNAMIC_PROGRAMS: &[(&str, &str)] =
+    &[("hsa-load", "hsa-load"), ("kfd-load", "kfd-load-dynamic")];
+
+/// Where `gpreempt run` finds its library.
+const AGENT_PLACE: &str = "/lib/gpreempt/libgpreempt_agent.so";
 
 /// A guest as it is asked for.
 #[derive(Debug, Clone)]
@@ -64,13 +68,41 @@ impl Wish {
     }
 }
 
+/// What a guest with libraries gets.
+struct Dynamic {
+    programs: PathBuf,
+    agent: PathBuf,
+}
+
+impl Dynamic {
+    fn build(project: &Project) -> Result<Self> {
+        let binaries: Vec<&str> = DYNAMIC_PROGRAMS.iter().map(|(name, _)| *name).collect();
+        Ok(Self {
+            programs: programs::build_dynamic(project, &binaries)?,
+            agent: programs::build_agent(project)?,
+        })
+    }
+
+    fn files(&self) -> impl Iterator<Item = GuestFile> + '_ {
+        let agent = GuestFile {
+            from: self.agent.clone(),
+            to: AGENT_PLACE.to_owned(),
+        };
+        let programs = DYNAMIC_PROGRAMS.iter().map(|(name, to)| GuestFile {
+            from: self.programs.join(name),
+            to: format!("/bin/{to}"),
+        });
+        std::iter::once(agent).chain(programs)
+    }
+}
+
 /// Everything that guests are made of, set up and built.
 pub(crate) struct Workshop {
     project: Project,
     pins: Pins,
     ready: Ready,
     programs: PathBuf,
-    rocm_programs: Option<PathBuf>,
+    dynamic: Option<Dynamic>,
     c_programs: Option<PathBuf>,
 }
 
@@ -102,10 +134,7 @@ impl Workshop {
             &STATIC_PROGRAMS[..1]
         };
         let programs = programs::build_static(project, binaries, object.as_deref())?;
-        let rocm_programs = needs
-            .rocm
-            .then(|| programs::build_dynamic(project, ROCM_PROGRAMS))
-            .transpose()?;
+        let dynamic = needs.rocm.then(|| Dynamic::build(project)).transpose()?;
         // Only a patched driver does all that a program can ask the library for.
         let c_programs = wishes
             .iter()
@@ -117,7 +146,7 @@ impl Workshop {
             pins,
             ready,
             programs,
-            rocm_programs,
+            dynamic,
             c_programs,
         };
         // Built now, the others find it ready. A series is another matter: if it does not apply or build, only its own
@@ -172,11 +201,11 @@ impl Workshop {
             );
         }
         if wish.rocm {
-            let dir = self
-                .rocm_programs
+            let dynamic = self
+                .dynamic
                 .as_ref()
-                .context("the ROCm programs were not built")?;
-            files.extend(ROCM_PROGRAMS.iter().map(|name| to_bin(dir, name)));
+                .context("what a guest with libraries gets was not built")?;
+            files.extend(dynamic.files());
         }
         if has_c_programs(wish) {
             let dir = self

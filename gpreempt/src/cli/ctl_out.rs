@@ -107,6 +107,19 @@ impl Show {
                 status.refusals_total,
                 status.denials_total
             );
+            for of in &status.reservations {
+                let what = match (&of.error, of.slots_total) {
+                    (Some(error), _) => {
+                        format!("no slots reserved: {}", Escaped(error.as_bytes()))
+                    }
+                    (None, Some(total)) => format!(
+                        "{} of {total} slots left free by {} offline processes",
+                        of.slots_reserved, of.processes
+                    ),
+                    (None, None) => "nobody is offline, no slots reserved".to_owned(),
+                };
+                let _ = writeln!(text, "GPU {} {what}", of.gpu_id);
+            }
             if let Some(latency) = status.hold_latency_ns {
                 let _ = writeln!(
                     text,

@@ -21,6 +21,7 @@ mod record;
 mod replay;
 mod reserve;
 mod resume;
+mod run;
 mod serve;
 mod stat;
 mod supervise;
@@ -82,6 +83,7 @@ enum Verb {
     Preempt(preempt::Preempt),
     Resume(resume::Resume),
     Reserve(reserve::Reserve),
+    Run(run::Run),
     Serve(serve::Serve),
     Ctl(ctl::Ctl),
     Bench(bench::Bench),
@@ -123,6 +125,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Preempt(verb) => verb.run(&cli.global),
         Verb::Resume(verb) => verb.run(&cli.global),
         Verb::Reserve(verb) => verb.run(&cli.global),
+        Verb::Run(verb) => verb.run(),
         Verb::Serve(verb) => verb.run(&cli.global),
         Verb::Ctl(verb) => verb.run(&cli.global),
         Verb::Bench(verb) => verb.run(&cli.global),

@@ -33,6 +33,9 @@ use crate::kfd::{module, uapi, Root};
 pub enum BackendKind {
     /// `AMDKFD_IOC_BATCH_UNMAP_QUEUES` and `AMDKFD_IOC_FAST_REMAP` of a driver with our patches.
     Patched,
+    /// `AMDKFD_IOC_UPDATE_QUEUE` by the job itself, which `gpreempt run` started; only the daemon can ask it.
+    #[value(skip)]
+    Agent,
     /// Suspend and resume by the driver's debugger interface (Linux 6.5).
     DebugTrap,
     /// Pause and unpause by the driver's checkpoint interface (Linux 5.18).
@@ -47,6 +50,7 @@ impl BackendKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Patched => "patched",
+            Self::Agent => "agent",
             Self::DebugTrap => "debug-trap",
             Self::Criu => "criu",
             Self::DryRun => "dry-run",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which backend, and why not the others. In order of preference: `patched` (the kernel ends the hold with its holder and its lease, no
-//! tracing, one runlist update per GPU), `debug-trap` (the kernel ends it with its holder), `criu` (nobody but our supervisor ends
+//! tracing, one runlist update per GPU), `agent` for jobs that have one (the daemon sees to that), `debug-trap` (the kernel ends it with its holder), `criu` (nobody but our supervisor ends
 //! it; every GPU of the process is disturbed).
 
 use std::fmt::Write as _;
@@ -151,6 +151,7 @@ fn first<T>(
 fn reason(kind: BackendKind, refused: &[(BackendKind, ControlError)]) -> String {
     let mut reason = match kind {
         BackendKind::Patched => "the driver is patched",
+        BackendKind::Agent => "the job obeys",
         BackendKind::DebugTrap => "the driver lets debuggers suspend queues",
         BackendKind::Criu => "the driver lets checkpoints pause processes",
         BackendKind::DryRun => "nothing is changed",
@@ -203,9 +204,18 @@ fn check(root: &Root, kind: BackendKind) -> Result<(), ControlError> {
             check_kfd(root)
         }
         BackendKind::DebugTrap => debug_trap::check(root),
+        BackendKind::Agent => Err(only_the_daemon()),
         // It opens nothing before it has a target.
         BackendKind::Criu => Criu::new().map(drop),
         BackendKind::DryRun => Ok(()),
+    }
+}
+
+/// Jobs connect to the daemon, which has them as `agent::Agents`.
+fn only_the_daemon() -> ControlError {
+    ControlError::Unavailable {
+        what: "jobs obey the daemon alone".to_owned(),
+        fix: "start jobs by `gpreempt run`, and have `gpreempt ctl hold` ask the daemon".to_owned(),
     }
 }
 
@@ -216,6 +226,7 @@ fn check(root: &Root, kind: BackendKind) -> Result<(), ControlError> {
 pub fn open(root: &Root, kind: BackendKind) -> Result<Box<dyn Backend>, ControlError> {
     match kind {
         BackendKind::Patched => Ok(Box::new(patched::Patched::new(root)?)),
+        BackendKind::Agent => Err(only_the_daemon()),
         BackendKind::DebugTrap => Ok(Box::new(DebugTrap::new()?)),
         BackendKind::Criu => Ok(Box::new(Criu::new()?)),
         BackendKind::DryRun => Ok(Box::new(DryRun::new(root, BackendKind::DebugTrap))),

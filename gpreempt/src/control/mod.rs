@@ -2,6 +2,7 @@
 //! Decisions to the GPU: queues of other processes are stopped and restarted by one of several [`Backend`]s. What was stopped
 //! is a lease: it is restarted by release, deadline, drop, panic, signal and death of the holder. Chooses no victims.
 
+pub mod agent;
 pub mod backend;
 pub mod choose;
 pub mod command;
@@ -15,6 +16,7 @@ pub mod observe;
 pub mod outcome;
 pub mod patched;
 mod pidfd;
+pub mod preload;
 pub mod ptrace;
 pub mod report;
 pub mod reserve;

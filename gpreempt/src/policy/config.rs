@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::class::{Rule, Rules};
-use super::daemon::{Access, Metrics, Serve};
+use super::daemon::{Access, Metrics, Reservation, Serve};
 use super::decision::PolicyName;
 use super::duration;
 use super::guard::Limits;
@@ -22,6 +22,10 @@ pub struct Config {
     pub policy: Policies,
     /// What no policy can override.
     pub guards: Limits,
+    /// When idle offline jobs are parked.
+    pub parking: Parking,
+    /// Slots that offline jobs leave free.
+    pub reservation: Reservation,
     /// Where the daemon listens and how it acts.
     pub serve: Serve,
     /// Who may tell it what.
@@ -53,6 +57,9 @@ struct File {
     rule: Vec<Spanned<Rule>>,
     policy: Option<Spanned<Policies>>,
     guards: Option<Spanned<Limits>>,
+    parking: Option<Spanned<Parking>>,
+    #[serde(default)]
+    reservation: Reservation,
     #[serde(default)]
     serve: Serve,
     #[serde(default)]
@@ -101,6 +108,15 @@ impl Policies {
         }
         None
     }
+}
+
+/// `[parking]`. Time is in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Parking {
+    /// An offline job whose queues have been empty for so long is held until it has work; none = never.
+    #[serde(deserialize_with = "duration::optional_positive")]
+    pub idle_after: Option<u64>,
 }
 
 /// `[policy.priority]`.
@@ -250,6 +266,7 @@ impl Config {
             ("guards.rate_window", time(guards.rate_window)),
             ("guards.collective_timeout", time(guards.collective_timeout)),
             ("guards.margin", time(guards.margin)),
+            ("reservation.rotate", time(self.reservation.rotate)),
             ("serve.socket", text(&serve.socket.to_string_lossy())),
             ("serve.backend", text(serve.backend.name())),
             ("serve.no_sdma", serve.no_sdma.to_string()),
@@ -260,6 +277,10 @@ impl Config {
         ];
         values.extend(self.access.values());
         values.extend(policy.slo.target.map(|ns| ("policy.slo.target", time(ns))));
+        let parking = self.parking.idle_after;
+        values.extend(parking.map(|ns| ("parking.idle_after", time(ns))));
+        let slots = self.reservation.slots;
+        values.extend(slots.map(|slots| ("reservation.slots", slots.to_string())));
         values.extend(
             serve
                 .audit
@@ -334,10 +355,18 @@ impl Config {
         {
             return Err(invalid(at, what));
         }
+        if let Some(parking) = &file.parking {
+            if parking.get_ref().idle_after.is_some() && !file.serve.no_sdma {
+                let what = "parking needs serve.no_sdma = true: copies are not counted, and would be stopped unseen";
+                return Err(invalid(parking.span().start, what.to_owned()));
+            }
+        }
         Ok(Self {
             rules: Rules(file.rule.into_iter().map(Spanned::into_inner).collect()),
             policy: file.policy.map(Spanned::into_inner).unwrap_or_default(),
             guards: file.guards.map(Spanned::into_inner).unwrap_or_default(),
+            parking: file.parking.map(Spanned::into_inner).unwrap_or_default(),
+            reservation: file.reservation,
             serve: file.serve,
             access: file.access,
             metrics: file.metrics,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `[serve]`, `[access]` and `[metrics]`: what the daemon needs to know beside whom to hold. Data only.
+//! `[serve]`, `[reservation]`, `[access]` and `[metrics]`: what the daemon needs to know beside whom to hold. Data only.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -53,6 +53,31 @@ impl Default for Serve {
     }
 }
 
+/// `[reservation]`: hardware slots of every GPU that the offline jobs together leave free, by a patched driver.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reservation {
+    /// So many of each GPU; none = no reservation.
+    pub slots: Option<std::num::NonZeroU32>,
+    /// How long those of the offline queues that do not fit wait for their turn. In nanoseconds.
+    #[serde(deserialize_with = "rotate")]
+    pub rotate: u64,
+}
+
+impl Default for Reservation {
+    fn default() -> Self {
+        Self {
+            slots: None,
+            rotate: 1_000_000_000,
+        }
+    }
+}
+
+/// As `reserve --rotate`.
+fn rotate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    between(deserializer, 1_000_000, 3_600_000_000_000, "turn")
+}
+
 /// A backend, by its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,6 +87,8 @@ pub enum Means {
     Auto,
     /// See `control::BackendKind`.
     Patched,
+    /// Likewise.
+    Agent,
     /// Likewise.
     DebugTrap,
     /// Likewise.
@@ -75,6 +102,7 @@ impl Means {
         match self {
             Self::Auto => "auto",
             Self::Patched => "patched",
+            Self::Agent => "agent",
             Self::DebugTrap => "debug-trap",
             Self::Criu => "criu",
         }

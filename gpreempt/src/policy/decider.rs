@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One policy, the wishes above it and the guards above both: what the daemon asks.
+//! One policy, the wishes above it, idle jobs beside it, and the guards above all: what the daemon asks.
 
 use super::guard::Guard;
+use super::parking::park;
 use super::{
     build, Config, Decision, JobId, Policies, Policy, PolicyName, Trigger, View, Want, Wanted,
 };
@@ -11,6 +12,8 @@ use super::{
 pub struct Decider {
     parameters: Policies,
     policy: Box<dyn Policy>,
+    /// When idle jobs are parked.
+    idle_after_ns: Option<u64>,
     guard: Guard,
 }
 
@@ -21,6 +24,7 @@ impl Decider {
         Self {
             parameters: config.policy.clone(),
             policy: build(&config.policy),
+            idle_after_ns: config.parking.idle_after,
             guard: Guard::new(config.guards.clone()),
         }
     }
@@ -28,6 +32,7 @@ impl Decider {
     /// From now on by this configuration. A policy whose parameters are the same goes on with what it knows; another one begins anew.
     pub fn reload(&mut self, config: &Config) {
         self.guard.set_limits(config.guards.clone());
+        self.idle_after_ns = config.parking.idle_after;
         if self.parameters != config.policy {
             self.policy = build(&config.policy);
             self.parameters = config.policy.clone();
@@ -67,6 +72,7 @@ impl Decider {
         let now_ns = self.guard.clock(now_ns);
         let mut wanted = self.policy.want(view, now_ns);
         add_wishes(view, &mut wanted, now_ns);
+        park(view, self.idle_after_ns, &mut wanted, now_ns);
         self.guard.apply(view, self.policy.name(), &wanted, now_ns)
     }
 }

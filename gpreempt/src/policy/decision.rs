@@ -66,6 +66,8 @@ names! {
         Turn = "turn",
         /// The latency target is at risk.
         Target = "target",
+        /// Its queues have been empty for long.
+        Idle = "idle",
     }
 }
 

@@ -16,6 +16,7 @@ mod decision;
 mod duration;
 mod guard;
 mod manual;
+mod parking;
 mod priority;
 mod share;
 mod slo;
@@ -27,7 +28,7 @@ mod whatif;
 
 pub use class::{Assigned, Explanation, Facts, PassedOver, Rule, Rules};
 pub use config::{Config, ConfigError, Policies};
-pub use daemon::{Access, Means, Metrics, Serve, Who, SOCKET};
+pub use daemon::{Access, Means, Metrics, Reservation, Serve, Who, SOCKET};
 pub use decider::Decider;
 pub use decision::{
     Decision, Denied, GuardName, HoldOrder, Kept, PolicyName, ReleaseOrder, Trigger,

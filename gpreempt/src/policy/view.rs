@@ -43,7 +43,17 @@ impl From<&str> for JobId {
 
 /// What a process is to the policy.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    clap::ValueEnum,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
@@ -85,6 +95,8 @@ pub struct Activity {
     pub pending: u64,
     /// When a packet of it was last seen to wait or to be taken.
     pub last_ns: Option<u64>,
+    /// The packets of all its compute queues are counted.
+    pub counted: bool,
 }
 
 impl Activity {

@@ -42,6 +42,8 @@ pub struct Status {
     pub lost_total: u64,
     /// A GPU did not answer: nothing is held until `POST /v1/go-on`.
     pub hung: bool,
+    /// Slots that offline jobs leave free, by GPU; empty unless `[reservation]` asks for it.
+    pub reservations: Vec<ReservationInfo>,
     /// Hints that are in force.
     pub hints: u32,
     /// Jobs by class.
@@ -58,6 +60,21 @@ pub struct Status {
     pub denials_total: u64,
     /// From the order to the answer of the driver, the median of the last stops; null before the first.
     pub hold_latency_ns: Option<u64>,
+}
+
+/// Slots of a GPU that offline jobs leave free.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReservationInfo {
+    /// Node.
+    pub gpu_id: GpuId,
+    /// So many.
+    pub slots_reserved: u32,
+    /// Of so many; null while nobody is offline.
+    pub slots_total: Option<u32>,
+    /// Processes that leave them free.
+    pub processes: u32,
+    /// Why none are reserved.
+    pub error: Option<String>,
 }
 
 /// One of `GET /v1/jobs`.

@@ -12,6 +12,7 @@ use super::api::{
 use super::audit::{self, AuditRecord};
 use super::controller::Controller;
 use super::seconds;
+use crate::control::agent::Agents;
 use crate::event::Pid;
 use crate::kfd::{boottime_ns, process};
 use crate::policy::{Assigned, Class, Explanation, JobId, PolicyName, Wish};
@@ -96,6 +97,7 @@ impl Controller {
             events_why,
             lost_total: self.lost_total,
             hung: self.decider.guard().hung_ns().is_some(),
+            reservations: self.reservations.state().to_vec(),
             hints: self.hints.active(now_ns),
             jobs_by_class,
             jobs_held: u32::try_from(self.orders.len()).unwrap_or(u32::MAX),
@@ -266,6 +268,25 @@ impl Controller {
         }));
         self.touch();
         Ok(Registered { job })
+    }
+
+    /// As [`Controller::register`], of the caller itself, which from then on obeys. Returns where, and as whom, it is to be added.
+    pub(super) fn register_agent(
+        &mut self,
+        caller: Caller,
+        asked: &Register,
+    ) -> Answer<(Agents, Pid, u64)> {
+        let unknown =
+            || Refusal::Wrong("an agent's process must be one that the daemon can see".to_owned());
+        let pid = caller.pid.ok_or_else(unknown)?;
+        if asked.pid.is_some_and(|named| named != pid) {
+            return Err(Refusal::Wrong(
+                "an agent is that of its own process".to_owned(),
+            ));
+        }
+        let start_ticks = process::start_ticks(&self.root, pid).ok_or_else(unknown)?;
+        self.register(caller, asked)?;
+        Ok((self.agents.clone(), pid, start_ticks))
     }
 
     /// Notes what is asked for; [`Controller::asked`] says what came of it.

@@ -16,8 +16,10 @@ use super::hands::{Hands, Report};
 use super::hints::Hints;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
+use super::reservations::Reserver;
 use super::settings::Settings;
 use super::watcher::Change;
+use crate::control::agent::Agents;
 use crate::control::{BackendKind, HoldOptions, Target};
 use crate::event::{Pid, ResetPhase};
 use crate::kfd::{boottime_ns, Root};
@@ -76,11 +78,14 @@ pub(super) struct Controller {
     /// What was denied last, and has not been allowed since.
     pub(super) denied: BTreeMap<JobId, (GuardName, String)>,
     pub(super) metrics: Arc<Metrics>,
+    /// Jobs that obey.
+    pub(super) agents: Agents,
     pub(super) dry: bool,
     pub(super) since_ns: u64,
     /// Probes that are missing, or why no events are seen.
     pub(super) events: Result<usize, String>,
     pub(super) lost_total: u64,
+    pub(super) reservations: Reserver,
     activity: Activity,
     latencies: VecDeque<u64>,
     /// Held processes that have new queues.
@@ -104,9 +109,11 @@ impl Controller {
     ) -> Self {
         let now_ns = boottime_ns();
         let config = &settings.config;
+        let agents = Agents::default();
         Self {
             decider: Decider::new(config),
-            hands: hands(&root, config, dry),
+            hands: hands(&root, config, &agents, dry),
+            reservations: Reserver::new(&config.reservation),
             audit: Audit::new(config.serve.audit.clone()),
             root,
             settings,
@@ -116,6 +123,7 @@ impl Controller {
             orders: BTreeMap::new(),
             denied: BTreeMap::new(),
             metrics,
+            agents,
             dry,
             since_ns: now_ns,
             events: Err("probes are being attached".to_owned()),
@@ -219,7 +227,9 @@ impl Controller {
                 };
             self.changed |= self.jobs.scan(&self.root, &self.settings.config.rules);
             self.bury();
+            self.reservations.again();
         }
+        self.reserve();
         self.changed |= self.hints.expire(now_ns);
         if self.hints.has_owners() && now_ns >= self.owners_ns {
             self.owners_ns = now_ns + OWNERS_NS;
@@ -290,16 +300,34 @@ impl Controller {
         }
     }
 
+    /// Tells the driver whom it is to keep from slots.
+    fn reserve(&mut self) {
+        if self.dry || self.settings.config.reservation.slots.is_none() {
+            return;
+        }
+        let offline: Vec<Target> = self
+            .jobs
+            .of(Class::Offline)
+            .filter_map(|(pid, _)| self.jobs.target(*pid, true))
+            .collect();
+        self.reservations.keep(&self.root, &offline);
+    }
+
     /// Looks whether packets wait, where that matters.
     fn look(&mut self, now_ns: u64) {
         let with = |class| self.jobs.of(class).map(|(pid, _)| *pid);
         let offline: BTreeSet<Pid> = with(Class::Offline).collect();
-        let of = match self.decider.policy() {
+        let parked = match self.settings.config.parking.idle_after {
+            Some(_) => offline.clone(),
+            None => BTreeSet::new(),
+        };
+        let mut of: BTreeSet<Pid> = match self.decider.policy() {
             _ if offline.is_empty() => BTreeSet::new(),
             PolicyName::Priority | PolicyName::Slo => with(Class::Online).collect(),
             PolicyName::Share => offline,
             PolicyName::Manual | PolicyName::Timeslice => BTreeSet::new(),
         };
+        of.extend(parked);
         self.activity.watch(of, now_ns);
         if self.activity.due_ns().is_some_and(|due| due <= now_ns) {
             let serve = &self.settings.config.serve;
@@ -608,19 +636,21 @@ impl Controller {
         self.audit.set_path(config.serve.audit.clone());
         self.decider.reload(config);
         self.jobs.assign_all(&config.rules);
+        self.reservations.reconfigure(&config.reservation);
         if acts_otherwise {
             self.release_everything("the configuration has changed how queues are stopped");
-            self.hands = hands(&self.root, &self.settings.config, self.dry);
+            self.hands = hands(&self.root, &self.settings.config, &self.agents, self.dry);
         }
         self.changed = true;
         Ok(())
     }
 }
 
-fn hands(root: &Root, config: &Config, dry: bool) -> Hands {
+fn hands(root: &Root, config: &Config, agents: &Agents, dry: bool) -> Hands {
     let backend = match config.serve.backend {
         Means::Auto => None,
         Means::Patched => Some(BackendKind::Patched),
+        Means::Agent => Some(BackendKind::Agent),
         Means::DebugTrap => Some(BackendKind::DebugTrap),
         Means::Criu => Some(BackendKind::Criu),
     };
@@ -629,7 +659,7 @@ fn hands(root: &Root, config: &Config, dry: bool) -> Hands {
         no_sdma: config.serve.no_sdma,
         lease: Duration::from_nanos(config.serve.lease),
     };
-    Hands::new(root, backend, options, dry)
+    Hands::new(root, backend, agents, options, dry)
 }
 
 /// The processes of a job that something could not be done to, and why.

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::control::agent::{Agent, Agents};
 use crate::control::choose::Chooser;
-use crate::control::lease::Hold;
+use crate::control::lease::{Hold, KernelGuards};
 use crate::control::observe::{Action, Observer, Want};
 use crate::control::report::Observed;
 use crate::control::supervisor;
@@ -49,9 +50,15 @@ pub(super) struct Hands {
     dry: bool,
     /// What a dry run would hold.
     pretended: BTreeMap<Pid, Target>,
-    chooser: Chooser,
+    agents: Agents,
+    /// What holds those that have no agent; `None` if others are not to be held.
+    chooser: Option<Chooser>,
+    /// That by agents comes before those of the chooser.
+    asks_agents: bool,
     holds: Vec<Hold>,
     observer: Observer,
+    /// By which means something was stopped last.
+    used: Option<BackendKind>,
     /// Why this backend.
     reason: String,
 }
@@ -60,24 +67,30 @@ impl Hands {
     pub(super) fn new(
         root: &Root,
         backend: Option<BackendKind>,
+        agents: &Agents,
         options: HoldOptions,
         dry: bool,
     ) -> Self {
         let want = if dry { Want::Driver } else { Want::Auto };
         let (observer, _) = Observer::open(root, want);
-        let chooser = Chooser::new(root, backend);
-        let reason = match Chooser::new(root, backend).usable() {
-            Ok((kind, reason)) => format!("{kind}: {reason}"),
-            Err(error) => error.to_string(),
+        let only_agents = backend == Some(BackendKind::Agent);
+        let (usable, reason) = match Chooser::new(root, backend).usable() {
+            Ok((kind, reason)) => (Some(kind), format!("{kind}: {reason}")),
+            Err(_) if only_agents => (None, "agent: asked for".to_owned()),
+            Err(error) => (None, error.to_string()),
         };
         Self {
             root: root.clone(),
             options,
             dry,
             pretended: BTreeMap::new(),
-            chooser,
+            agents: agents.clone(),
+            chooser: (!only_agents).then(|| Chooser::new(root, backend)),
+            // A patched driver does better what an agent can do.
+            asks_agents: only_agents || (backend.is_none() && usable != Some(BackendKind::Patched)),
             holds: Vec::new(),
             observer,
+            used: None,
             reason,
         }
     }
@@ -86,7 +99,7 @@ impl Hands {
     pub(super) fn backend(&self) -> (Option<BackendKind>, &str) {
         let kind = match self.dry {
             true => Some(BackendKind::DryRun),
-            false => self.holds.first().map(Hold::backend),
+            false => self.used,
         };
         (kind, &self.reason)
     }
@@ -117,6 +130,7 @@ impl Hands {
         }
         self.observer.begin();
         let started = Instant::now();
+        self.open_agents();
         let mut left = targets.clone();
         let mut at = 0;
         while !left.is_empty() {
@@ -133,9 +147,25 @@ impl Hands {
             }
             let hold = &mut self.holds[at];
             let kind = hold.backend();
-            match hold.add(left.clone(), &self.options) {
+            let obeys =
+                |target: &Target| target.whole && self.agents.has(target.pid, target.start_ticks);
+            let asked: Vec<Target> = match (kind, &self.chooser) {
+                // The others are for the next, who tells more of them than that they have no agent.
+                (BackendKind::Agent, Some(_)) => {
+                    left.iter().filter(|t| obeys(t)).cloned().collect()
+                }
+                _ => left.clone(),
+            };
+            if asked.is_empty() {
+                at += 1;
+                continue;
+            }
+            match hold.add(asked, &self.options) {
                 Ok(outcome) => {
-                    report.backend.get_or_insert(kind);
+                    if outcome.targets.iter().any(|of| of.refusal.is_none()) {
+                        report.backend.get_or_insert(kind);
+                        self.used = Some(kind);
+                    }
                     report.timed_out |= outcome.timed_out();
                     report.hw_ns = report.hw_ns.max(outcome.hw_ns);
                     count(&outcome, &mut report.processes);
@@ -143,9 +173,12 @@ impl Hands {
                         break;
                     }
                     // What this one is refused for a reason that the next one may not have.
-                    let other = self.chooser.reject(kind, &outcome) || at + 1 < self.holds.len();
+                    let other = at + 1 < self.holds.len()
+                        || self.chooser.as_mut().is_some_and(|chooser| {
+                            kind == BackendKind::Agent || chooser.reject(kind, &outcome)
+                        });
                     left.retain(|target| {
-                        other && matches!(report.processes.get(&target.pid), Some(Err(_)))
+                        other && !matches!(report.processes.get(&target.pid), Some(Ok(_)))
                     });
                     at += 1;
                 }
@@ -312,8 +345,24 @@ impl Hands {
         report
     }
 
+    /// Jobs that obey are asked before others are made to.
+    fn open_agents(&mut self) {
+        let mut kinds = self.holds.iter().map(Hold::backend);
+        if self.asks_agents && !kinds.any(|kind| kind == BackendKind::Agent) {
+            let agent = Box::new(Agent::new(self.agents.clone()));
+            let hold = Hold::nothing(agent, Box::new(KernelGuards), self.options.lease);
+            self.holds.insert(0, hold);
+        }
+    }
+
     fn open(&mut self) -> Result<(), ControlError> {
-        let choice = match self.chooser.choose() {
+        let Some(chooser) = &mut self.chooser else {
+            return Err(ControlError::Unavailable {
+                what: "it cannot be held by an agent".to_owned(),
+                fix: "start it by `gpreempt run`".to_owned(),
+            });
+        };
+        let choice = match chooser.choose() {
             Ok(choice) => choice,
             Err(error) => {
                 self.reason = error.to_string();
@@ -322,9 +371,7 @@ impl Hands {
         };
         let kind = choice.backend.kind();
         let guard = supervisor::guard(kind, self.options.lease)?;
-        if self.holds.is_empty() {
-            self.reason = choice.reason;
-        }
+        self.reason = choice.reason;
         self.holds
             .push(Hold::nothing(choice.backend, guard, self.options.lease));
         Ok(())

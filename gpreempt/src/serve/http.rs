@@ -15,13 +15,14 @@ use std::time::Duration;
 use anyhow::{anyhow, Context as _};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path as InPath, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Path as InPath, Query, Request, State};
 use axum::http::{header, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use futures_util::stream;
+use gpreempt_common::agent::{self as protocol, PROTOCOL};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -242,6 +243,54 @@ fn metrics_text(metrics: &Metrics) -> Response {
     )
 }
 
+/// A job connects that `gpreempt run` started: it says what it is, as to `POST /v1/jobs`, and the connection becomes that of its agent.
+async fn agent(State(api): State<Api>, Extension(who): Who, mut request: Request) -> Response {
+    let asks_for = request.headers().get(header::UPGRADE);
+    if asks_for.is_none_or(|value| value.as_bytes() != PROTOCOL.as_bytes()) {
+        return problem(
+            StatusCode::UPGRADE_REQUIRED,
+            format!("this is for agents, which ask for an upgrade to {PROTOCOL}"),
+        );
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let asked: Register = match read(&body) {
+        Ok(asked) => asked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let registered =
+        api.tell(move |controller, reply| drop(reply.send(controller.register_agent(who, &asked))));
+    let (agents, pid, start_ticks) = match registered.await {
+        Ok(registered) => registered,
+        Err(refusal) => return refusal.into_response(),
+    };
+    tokio::spawn(async move {
+        // Of one that breaks, or is no Unix socket, nothing is known later.
+        let Ok(upgraded) = upgraded.await else {
+            return;
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
+            return;
+        };
+        let Ok(stream) = parts.io.into_inner().into_std() else {
+            return;
+        };
+        // An agent says nothing before it is asked.
+        if parts.read_buf.is_empty() {
+            agents.add(pid, start_ticks, stream);
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    response
+}
+
 async fn in_time(request: Request, next: Next) -> Response {
     match tokio::time::timeout(CALL_WITHIN, next.run(request)).await {
         Ok(response) => response,
@@ -278,6 +327,7 @@ fn router(api: Api) -> Router {
                 },
             ),
         )
+        .route(protocol::PATH, post(agent))
         .route(
             "/v1/queues",
             get(|State(api): State<Api>, Extension(who): Who| async move {
@@ -480,6 +530,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades()
         .await;
 }
 

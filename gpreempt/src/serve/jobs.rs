@@ -210,12 +210,14 @@ impl Jobs {
                     ..account.at(now_ns)
                 };
             }
+            job.activity.counted = true;
             let now = account.at(now_ns);
             job.since_ns = account.since_ns;
             job.run_ns = now.run_ns;
             job.paused_ns = now.paused_ns;
             for member in &job.members {
                 if let Some(process) = self.processes.get(&member.pid) {
+                    job.activity.counted &= process.activity.counted;
                     job.activity.pending += process.activity.pending;
                     job.activity.last_ns = job.activity.last_ns.max(process.activity.last_ns);
                 }
@@ -263,10 +265,12 @@ impl Jobs {
     /// What was seen of the indices of queues. Whether any process was found to have work, or to have none any more.
     pub(super) fn note(&mut self, looked: &[(Queue, Option<u64>)], now_ns: u64) -> bool {
         let mut seen: BTreeMap<Pid, (u64, bool)> = BTreeMap::new();
+        let mut counted: BTreeMap<Pid, usize> = BTreeMap::new();
         for (queue, read_before) in looked {
             let (Some(write), Some(read)) = (queue.write_index, queue.read_index) else {
                 continue;
             };
+            *counted.entry(queue.pid).or_default() += 1;
             let entry = seen.entry(queue.pid).or_default();
             entry.0 += write.saturating_sub(read);
             entry.1 |= read_before.is_some_and(|before| before != read);
@@ -276,7 +280,10 @@ impl Jobs {
             let Some(process) = self.processes.get_mut(&pid) else {
                 continue;
             };
+            let compute = process.queues.values().filter(|kind| !kind.is_sdma());
+            let all = counted.get(&pid) == Some(&compute.count());
             let activity = &mut process.activity;
+            activity.counted = all;
             changed |= (activity.pending > 0) != (pending > 0);
             activity.pending = pending;
             if pending > 0 || moved {

@@ -25,6 +25,7 @@ mod http;
 mod jobs;
 mod metrics;
 mod openapi;
+mod reservations;
 mod settings;
 mod watcher;
 

@@ -24,6 +24,7 @@ pub(super) struct Operation {
     /// The right of `[access]` that it takes.
     right: &'static str,
     body: Option<Make>,
+    /// Its media type; none = the connection changes its protocol.
     answer: (&'static str, Option<Make>),
 }
 
@@ -66,6 +67,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { method: "get", path: "/v1/status", summary: "How the daemon is", right: "read", body: None, answer: (JSON, Some(of::<Status>)) },
     Operation { method: "get", path: "/v1/jobs", summary: "Every job", right: "read", body: None, answer: (JSON, Some(of::<Vec<JobInfo>>)) },
     Operation { method: "post", path: "/v1/jobs", summary: "Say what a process is: above the rules, until it ends. Everybody may register own processes as offline", right: "register", body: Some(of::<Register>), answer: (JSON, Some(of::<Registered>)) },
+    Operation { method: "post", path: "/v1/agents", summary: "For the agents of jobs that gpreempt run starts: as POST /v1/jobs, of the caller; the connection then has another protocol", right: "register", body: Some(of::<Register>), answer: ("", None) },
     Operation { method: "get", path: "/v1/queues", summary: "Every queue, with its job", right: "read", body: None, answer: (JSON, Some(of::<Vec<QueueInfo>>)) },
     Operation { method: "get", path: "/v1/explain/{pid}", summary: "Which rule says what a process is, and why. Of processes of other users, this takes the right `policy` too", right: "read", body: None, answer: (JSON, Some(of::<Explanation>)) },
     Operation { method: "get", path: "/v1/config", summary: "Every value that is in force, and where it comes from", right: "read", body: None, answer: (JSON, Some(of::<Vec<Setting>>)) },
@@ -101,10 +103,15 @@ pub fn document() -> String {
             },
         });
         let schema = operation.answer.1.map(|make| make(&mut generator));
-        described["responses"]["200"] = json!({
-            "description": "Done",
-            "content": { operation.answer.0: schema.map_or(json!({}), |schema| json!({ "schema": schema })) },
-        });
+        match operation.answer.0 {
+            "" => described["responses"]["101"] = json!({ "description": "Done" }),
+            media => {
+                described["responses"]["200"] = json!({
+                    "description": "Done",
+                    "content": { media: schema.map_or(json!({}), |schema| json!({ "schema": schema })) },
+                });
+            }
+        }
         if !operation.right.is_empty() {
             described["description"] =
                 format!("Takes the right `{}` of `[access]`.", operation.right).into();

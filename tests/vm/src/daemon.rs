@@ -18,7 +18,7 @@ use crate::guest;
 /// Where it listens.
 pub(crate) const SOCKET: &str = "/tmp/gpreempt.sock";
 const CONFIG: &str = "/tmp/gpreempt.toml";
-const AUDIT: &str = "/tmp/gpreempt.audit";
+pub(crate) const AUDIT: &str = "/tmp/gpreempt.audit";
 
 /// Who is what in most tests: by name, as `kfd-load --name-hex` gives it.
 pub(crate) const RULES: &str = r#"
@@ -62,8 +62,18 @@ impl Daemon {
         config: &str,
         args: &[&str],
     ) -> anyhow::Result<Self> {
-        let _ = fs::remove_file(AUDIT);
         configure(kind, config)?;
+        Self::start_configured(args)
+    }
+
+    /// With a configuration that names backend and audit log itself.
+    pub(crate) fn start_as_written(config: &str) -> anyhow::Result<Self> {
+        fs::write(CONFIG, config).context(CONFIG)?;
+        Self::start_configured(&[])
+    }
+
+    fn start_configured(args: &[&str]) -> anyhow::Result<Self> {
+        let _ = fs::remove_file(AUDIT);
         let mut command = Command::new("gpreempt");
         command
             .args(["serve", "--config", CONFIG, "--socket", SOCKET])

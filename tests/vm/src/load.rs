@@ -30,6 +30,18 @@ impl Load {
         Self::spawn(1, command, args)
     }
 
+    /// Same by a command that ends in the name of a program like `kfd-load`, which its arguments follow.
+    pub(crate) fn start_by(words: &[&str], args: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        Self::start_command(command, args)
+    }
+
+    /// Likewise.
+    pub(crate) fn start_command(command: Command, args: &[&str]) -> anyhow::Result<Self> {
+        Self::spawn(1, command, args)
+    }
+
     fn spawn(gpus: usize, mut command: Command, args: &[&str]) -> anyhow::Result<Self> {
         command.arg("--control").args(args);
         let load = Self {

@@ -17,14 +17,21 @@ pub(crate) fn build_static(
     binaries: &[&str],
     ebpf: Option<&Path>,
 ) -> Result<PathBuf> {
-    build(project, "guest-static", binaries, ebpf, &static_flags())
+    build(
+        project,
+        "guest-static",
+        Packages::All,
+        binaries,
+        ebpf,
+        &static_flags(),
+    )
 }
 
 /// Builds the project's libraries as they are in those, and libgpreempt for programs in C.
 pub(crate) fn build_static_libraries(project: &Project, ebpf: Option<&Path>) -> Result<PathBuf> {
     let flags = static_flags();
     let more: Vec<&str> = flags.iter().copied().chain(["--lib"]).collect();
-    build(project, "guest-static", &[], ebpf, &more)
+    build(project, "guest-static", Packages::All, &[], ebpf, &more)
 }
 
 const STATIC: &str =
@@ -36,7 +43,24 @@ fn static_flags() -> [&'static str; 2] {
 
 /// Builds binaries that use the libraries of the guest.
 pub(crate) fn build_dynamic(project: &Project, binaries: &[&str]) -> Result<PathBuf> {
-    build(project, "guest-dynamic", binaries, None, &[])
+    build(project, "guest-dynamic", Packages::All, binaries, None, &[])
+}
+
+/// The library that `gpreempt run` preloads, for the C library of this machine.
+pub(crate) fn build_agent(project: &Project) -> Result<PathBuf> {
+    let more = ["--package", "gpreempt-agent", "--lib"];
+    let dir = build(project, "guest-dynamic", Packages::Named, &[], None, &more)?;
+    Ok(dir.join(AGENT))
+}
+
+/// Its file.
+pub(crate) const AGENT: &str = "libgpreempt_agent.so";
+
+/// Which packages are built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packages {
+    All,
+    Named,
 }
 
 /// The directory of the results. Each way of linking has an output directory of its own: in a common one each
@@ -44,6 +68,7 @@ pub(crate) fn build_dynamic(project: &Project, binaries: &[&str]) -> Result<Path
 fn build(
     project: &Project,
     name: &str,
+    packages: Packages,
     binaries: &[&str],
     ebpf: Option<&Path>,
     more: &[&str],
@@ -56,15 +81,17 @@ fn build(
             "--release",
             "--quiet",
             "--locked",
-            "--workspace",
-            "--exclude",
-            "xtask",
             "--target",
             TRIPLE,
             "--target-dir",
         ])
         .arg(&target)
         .args(more);
+    if packages == Packages::All {
+        // The agent is a shared library and nothing else.
+        let others = ["--exclude", "xtask", "--exclude", "gpreempt-agent"];
+        command.arg("--workspace").args(others);
+    }
     // Every byte is copied into the guest at its boot; names of functions stay.
     command.args(["--config", "profile.release.strip='debuginfo'"]);
     binaries.iter().for_each(|binary| {

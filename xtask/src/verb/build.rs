@@ -2,7 +2,7 @@
 //! `cargo xtask build`: the program, with its eBPF programs inside.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -25,11 +25,17 @@ pub(crate) fn program(project: &Project) -> Result<PathBuf> {
     let dir = project.target.join("release");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let program = dir.join("gpreempt");
-    // Beside it and then in its place: the old one may be running.
-    let partial = dir.join(".gpreempt.new");
-    fs::copy(&built, &partial).with_context(|| format!("copy {}", built.display()))?;
-    fs::rename(&partial, &program).with_context(|| format!("write {}", program.display()))?;
+    put(&built, &program)?;
+    // `gpreempt run` looks for it there.
+    put(&programs::build_agent(project)?, &dir.join(programs::AGENT))?;
     Ok(program)
+}
+
+/// Beside it and then in its place: the old one may be in use.
+fn put(built: &Path, place: &Path) -> Result<()> {
+    let partial = place.with_extension("new");
+    fs::copy(built, &partial).with_context(|| format!("copy {}", built.display()))?;
+    fs::rename(&partial, place).with_context(|| format!("write {}", place.display()))
 }
 
 /// Sets up what eBPF programs need, builds them and returns their file.

@@ -36,7 +36,8 @@ impl Healer for System {
             BackendKind::Patched if controller_lives => {
                 Healing::Later("held by the controller".to_owned())
             }
-            BackendKind::Patched | BackendKind::DryRun => Healing::Done(None),
+            // Likewise a job that no longer hears from the controller.
+            BackendKind::Patched | BackendKind::Agent | BackendKind::DryRun => Healing::Done(None),
             BackendKind::DebugTrap | BackendKind::Criu => {
                 if let Some(tracer) = process::tracer(root, target.pid) {
                     let tracer = why::tracer_name(root, tracer);

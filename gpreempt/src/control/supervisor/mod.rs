@@ -282,14 +282,14 @@ impl Drop for Supervisor {
     }
 }
 
-/// Who restarts what this process stopped by these means if it cannot. A patched driver does, when the lease ends or we do; for the
-/// others somebody must kill us when we hang, and for CRIU's pause undo it.
+/// Who restarts what this process stopped by these means if it cannot. A patched driver does, and a job with an agent, when the
+/// lease ends or we do; for the others somebody must kill us when we hang, and for CRIU's pause undo it.
 ///
 /// # Errors
 /// The supervisor cannot be started.
 pub fn guard(kind: BackendKind, lease: Duration) -> Result<Box<dyn Guard>, ControlError> {
     Ok(match kind {
-        BackendKind::Patched | BackendKind::DryRun => Box::new(KernelGuards),
+        BackendKind::Patched | BackendKind::Agent | BackendKind::DryRun => Box::new(KernelGuards),
         BackendKind::DebugTrap | BackendKind::Criu => Box::new(Supervisor::start(lease)?),
     })
 }

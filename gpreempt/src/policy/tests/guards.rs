@@ -149,7 +149,11 @@ fn play(guards: &Guards, steps: &[Step]) -> Result<Sim, TestCaseError> {
             Step::Hints(hints) => sim.view.hints = hints,
             Step::Pending(pending) => {
                 let last_ns = Some(sim.now_ns);
-                sim.job("serve").activity = Activity { pending, last_ns };
+                sim.job("serve").activity = Activity {
+                    pending,
+                    last_ns,
+                    counted: true,
+                };
             }
             Step::Slow(ms) => sim.view.latencies.push(Latency {
                 ts_ns: sim.now_ns,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The tests, a file for each subject.
 
+mod agent;
 mod analyze;
 mod backends;
 mod causes;
@@ -40,6 +41,7 @@ mod reset;
 mod rocm;
 mod scheduling;
 mod serve;
+mod serve_options;
 mod snapshot;
 mod stat;
 mod stock;
@@ -74,6 +76,7 @@ pub(crate) fn all() -> Vec<Test> {
         multi::TESTS,
         reset::TESTS,
         rocm::TESTS,
+        agent::TESTS,
         stock::TESTS,
         unload::TESTS,
         preempt::EACH,
@@ -84,6 +87,7 @@ pub(crate) fn all() -> Vec<Test> {
         crash::TESTS,
         serve::EACH,
         serve::TESTS,
+        serve_options::TESTS,
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,
