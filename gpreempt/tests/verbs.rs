@@ -30,6 +30,7 @@ Commands:
   preempt  Stop queues of other processes for a while
   resume   Restart queues that stay stopped, whoever stopped them
   reserve  Keep compute slots of a GPU free of offline jobs
+  run      Start a job that stops its own queues when the daemon says so
   serve    Keep online work fast: a daemon that stops offline queues while online ones need the GPU
   ctl      Talk to the daemon (`gpreempt serve`)
   bench    Measure latencies on this machine
