@@ -7,6 +7,9 @@
     reason = "what the helpers cannot do fails the test"
 )]
 
+#[path = "common/calls.rs"]
+mod calls;
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -14,6 +17,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use calls::{Call, Maker};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{json, Value};
@@ -65,21 +69,12 @@ impl Daemon {
 
     /// The status and the body of one call.
     fn call(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
-        let mut stream = self.connect();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        // It may answer and hang up before it has read everything.
-        let _ = stream.write_all(head.as_bytes());
-        let _ = stream.write_all(body);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let at = answer.windows(4).position(|four| four == b"\r\n\r\n");
-        let head = String::from_utf8_lossy(&answer[..at.unwrap_or(answer.len())]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("{method} {path}: no answer: {head:?}"));
-        (status, answer[at.unwrap() + 4..].to_vec())
+        let call = Call {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            body: body.to_owned(),
+        };
+        call.make(&self.socket()).unwrap()
     }
 
     fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
@@ -122,18 +117,11 @@ impl Drop for Daemon {
     }
 }
 
-fn document() -> Value {
-    serde_json::from_str(&gpreempt::serve::document()).unwrap()
-}
-
 /// Method and path of every call, with something in the place of its parameters.
 fn operations() -> Vec<(String, String)> {
-    let document = document();
-    let paths = document["paths"].as_object().unwrap();
-    let all = paths.iter().flat_map(|(path, methods)| {
-        let path = path.replace("{pid}", "1").replace("{id}", "1");
-        let methods = methods.as_object().unwrap().keys();
-        methods.map(move |method| (method.to_uppercase(), path.clone()))
+    let all = calls::operations().into_iter().map(|operation| {
+        let path = operation.path.replace("{pid}", "1").replace("{id}", "1");
+        (operation.method, path)
     });
     all.collect()
 }
@@ -153,7 +141,7 @@ fn every_call_of_the_document_is_there() {
         assert!(status < 500, "{method} {path}: {status} {said}");
     }
     let (status, answer) = daemon.json("GET", "/v1/openapi.json", &Value::Null);
-    assert_eq!((status, &answer), (200, &document()));
+    assert_eq!((status, &answer), (200, &calls::document()));
     assert_eq!(daemon.json("GET", "/v2", &Value::Null).0, 404);
     assert_eq!(daemon.json("DELETE", "/v1/status", &Value::Null).0, 405);
 }
@@ -342,6 +330,30 @@ fn any_json() -> impl Strategy<Value = Value> {
             }),
         ]
     })
+}
+
+/// Calls that the document allows, bent and broken: guests have the same made against real queues.
+#[test]
+fn calls_made_of_the_document_are_answered() {
+    let daemon = Daemon::start("");
+    let mut maker = Maker::new(7, &[1, std::process::id()]);
+    let (mut good, mut asked) = (0, std::collections::BTreeSet::new());
+    for _ in 0..600 {
+        let (call, operation) = maker.call();
+        let (status, answer) = call.make(&daemon.socket()).unwrap();
+        let said = String::from_utf8_lossy(&answer);
+        assert!((200..500).contains(&status), "{call:?}: {status} {said}");
+        good += usize::from(status == 200);
+        asked.extend(operation.map(|of| (of.method, of.path)));
+    }
+    // It would prove little if everything were refused for its form.
+    assert!(good > 100, "{good} calls were granted");
+    let operations = calls::operations();
+    assert_eq!(asked.len(), operations.len(), "{asked:?}");
+    // The document itself is for everybody.
+    let free = operations.iter().filter(|of| of.right.is_none());
+    assert_eq!(free.count(), 1);
+    daemon.is_well();
 }
 
 /// Every call with bodies that nobody would send.

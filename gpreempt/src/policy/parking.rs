@@ -13,21 +13,25 @@
 use super::duration::show;
 use super::{Class, Trigger, View, Want, Wanted};
 
+/// After so long there may have been another look.
+const LOOK_NS: u64 = 10_000_000;
+
 /// Adds the idle jobs to what is wanted.
 pub(super) fn park(view: &View, idle_after_ns: Option<u64>, wanted: &mut Wanted, now_ns: u64) {
     let Some(idle_after_ns) = idle_after_ns else {
         return;
     };
     for job in view.of(Class::Offline) {
-        let Some(idle_ns) = job
-            .activity
-            .until_ns(idle_after_ns)
-            .filter(|until_ns| job.activity.counted && *until_ns < u64::MAX)
-        else {
+        let until_ns = job.activity.until_ns(idle_after_ns);
+        let Some(idle_ns) = until_ns.filter(|until_ns| *until_ns < u64::MAX) else {
             continue;
         };
-        if idle_ns > now_ns {
-            wanted.ask_at(idle_ns);
+        let Some(counted_ns) = job.activity.counted_ns else {
+            continue;
+        };
+        // What was not looked at since then may have worked.
+        if idle_ns > counted_ns.min(now_ns) {
+            wanted.ask_at(idle_ns.max(now_ns.saturating_add(LOOK_NS)));
             continue;
         }
         let known = wanted.hold.iter().any(|want| want.job == job.id);
@@ -63,7 +67,7 @@ mod tests {
         Activity {
             pending,
             last_ns: Some(last_ns),
-            counted: true,
+            counted_ns: Some(1 << 40),
         }
     }
 
@@ -76,14 +80,24 @@ mod tests {
     #[test]
     fn a_job_is_parked_when_it_has_been_idle_for_long() {
         let idle = view(Class::Offline, last(500, 0));
-        assert_eq!(parked(&idle, 1499), (0, Some(1500)));
+        assert_eq!(parked(&idle, 1499), (0, Some(1499 + LOOK_NS)));
         assert_eq!(parked(&idle, 1500), (1, None));
+    }
+
+    #[test]
+    fn what_was_not_looked_at_since_is_not_idle() {
+        let stale = Activity {
+            counted_ns: Some(1499),
+            ..last(500, 0)
+        };
+        let stale = view(Class::Offline, stale);
+        assert_eq!(parked(&stale, 2000), (0, Some(2000 + LOOK_NS)));
     }
 
     #[test]
     fn who_has_work_or_is_not_known_or_not_offline_is_left_alone() {
         let uncounted = Activity {
-            counted: false,
+            counted_ns: None,
             ..last(500, 0)
         };
         for other in [

@@ -95,8 +95,8 @@ pub struct Activity {
     pub pending: u64,
     /// When a packet of it was last seen to wait or to be taken.
     pub last_ns: Option<u64>,
-    /// The packets of all its compute queues are counted.
-    pub counted: bool,
+    /// When the packets of all its compute queues were counted last.
+    pub counted_ns: Option<u64>,
 }
 
 impl Activity {

@@ -232,7 +232,7 @@ impl Play<'_> {
                 Activity {
                     pending: u64::from(last.is_some_and(|to| to > now_ns)),
                     last_ns: last.map(|to| to.min(now_ns)),
-                    counted: false,
+                    counted_ns: None,
                 }
             }
             None => {
@@ -241,7 +241,7 @@ impl Play<'_> {
                 Activity {
                     pending: u64::from(pending),
                     last_ns: None,
-                    counted: false,
+                    counted_ns: None,
                 }
             }
         }

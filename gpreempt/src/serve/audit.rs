@@ -119,10 +119,18 @@ pub struct Held {
     pub backend: Option<BackendKind>,
     /// How it was seen.
     pub observed: Option<Observed>,
-    /// From the decision to the driver's answer.
+    /// From the decision until it was seen.
     pub latency_ns: u64,
     /// Longest time that a GPU took to answer.
     pub hw_ns: Option<u64>,
+    /// From when the message that made the daemon decide was sent until the thread that decides had it: a call on the socket or an
+    /// event of the driver. Null if none did: it was time.
+    pub message_ns: Option<u64>,
+    /// From there to the decision.
+    pub decision_ns: Option<u64>,
+    /// From the decision until the driver was called, at most.
+    #[serde(default)]
+    pub order_ns: u64,
 }
 
 /// A job runs again.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::access::{allowed, Caller, Right};
 use super::api::{
-    Asked, AskedJob, Done, HintBegin, HintBegun, HintEnded, JobInfo, QueueInfo, Register,
-    Registered, SetPolicy, Setting, Status, Whom, WishInfo,
+    Asked, AskedJob, Done, JobInfo, QueueInfo, Register, Registered, SetPolicy, Setting, Status,
+    Whom, WishInfo,
 };
 use super::audit::{self, AuditRecord};
 use super::controller::Controller;
@@ -15,7 +15,7 @@ use super::seconds;
 use crate::control::agent::Agents;
 use crate::event::Pid;
 use crate::kfd::{boottime_ns, process};
-use crate::policy::{Assigned, Class, Explanation, JobId, PolicyName, Wish};
+use crate::policy::{Access, Assigned, Class, Explanation, JobId, PolicyName, Wish};
 
 /// Why a call is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,19 @@ pub(super) enum Refusal {
     Busy(String),
 }
 
-type Answer<T> = Result<T, Refusal>;
+pub(super) type Answer<T> = Result<T, Refusal>;
+
+/// Refuses a caller who may not do that.
+pub(super) fn permit(access: &Access, caller: Caller, right: Right) -> Answer<()> {
+    match allowed(access, caller, right) {
+        true => Ok(()),
+        false => Err(Refusal::Denied(format!(
+            "user {} may not do that: {} of [access] in the daemon's configuration says who may",
+            caller.uid,
+            right.name()
+        ))),
+    }
+}
 
 /// What a hold or its opposite asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +65,7 @@ impl Ask {
 
 impl Controller {
     fn check(&self, caller: Caller, right: Right) -> Answer<()> {
-        match allowed(&self.settings.config.access, caller, right) {
-            true => Ok(()),
-            false => Err(Refusal::Denied(format!(
-                "user {} may not do that: {} of [access] in the daemon's configuration says who may",
-                caller.uid,
-                right.name()
-            ))),
-        }
+        permit(&self.settings.config.access, caller, right)
     }
 
     pub(super) fn status(&mut self, caller: Caller) -> Answer<Status> {
@@ -98,7 +103,7 @@ impl Controller {
             lost_total: self.lost_total,
             hung: self.decider.guard().hung_ns().is_some(),
             reservations: self.reservations.state().to_vec(),
-            hints: self.hints.active(now_ns),
+            hints: self.desk.with(|hints| hints.active(now_ns)),
             jobs_by_class,
             jobs_held: u32::try_from(self.orders.len()).unwrap_or(u32::MAX),
             holds_total,
@@ -185,32 +190,6 @@ impl Controller {
     pub(super) fn config(&mut self, caller: Caller) -> Answer<Vec<Setting>> {
         self.check(caller, Right::Read)?;
         Ok(self.settings.settings().to_vec())
-    }
-
-    pub(super) fn hint_begin(&mut self, caller: Caller, asked: &HintBegin) -> Answer<HintBegun> {
-        self.check(caller, Right::Hint)?;
-        let ahead_ns = self.hold_latency_ns().unwrap_or(0);
-        let expiry_ns = self.settings.config.serve.hint_expiry;
-        let now_ns = boottime_ns();
-        let begun = self
-            .hints
-            .begin(&self.root, asked, caller.uid, expiry_ns, ahead_ns, now_ns)
-            .map_err(Refusal::Wrong)?;
-        self.touch();
-        Ok(begun)
-    }
-
-    pub(super) fn hint_end(&mut self, caller: Caller, id: u64) -> Answer<HintEnded> {
-        self.check(caller, Right::Hint)?;
-        let ended = self.hints.end(id, caller.uid, boottime_ns());
-        self.touch();
-        ended
-            .map(|latency_ns| HintEnded { latency_ns })
-            .ok_or_else(|| {
-                Refusal::NotFound(format!(
-                    "there is no hint {id} of this user; it may have expired"
-                ))
-            })
     }
 
     pub(super) fn register(&mut self, caller: Caller, asked: &Register) -> Answer<Registered> {

@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, SendError, Sender};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::activity::Activity;
 use super::audit::{self, Audit, AuditRecord};
+use super::desk::Desk;
 use super::hands::{Hands, Report};
-use super::hints::Hints;
 use super::jobs::Jobs;
 use super::metrics::Metrics;
 use super::reservations::Reserver;
@@ -51,10 +51,38 @@ pub(super) type Call = Box<dyn FnOnce(&mut Controller) + Send>;
 pub(super) enum Message {
     Change(Change),
     Call(Call),
+    /// Hints have begun or ended.
+    Hints,
     /// Read the configuration again.
     Reload,
     /// Restart everything and end.
     End(String),
+}
+
+/// A message and when it was sent.
+pub(super) type Letter = (u64, Message);
+
+/// Where messages to the controller are left.
+#[derive(Clone)]
+pub(super) struct Mailbox(Sender<Letter>);
+
+impl Mailbox {
+    pub(super) fn new() -> (Self, Receiver<Letter>) {
+        let (to, letters) = channel();
+        (Self(to), letters)
+    }
+
+    /// Fails if the controller has ended.
+    pub(super) fn send(&self, message: Message) -> Result<(), SendError<Letter>> {
+        self.0.send((boottime_ns(), message))
+    }
+}
+
+/// What the controller was woken by: when it was sent, and when it was there.
+#[derive(Clone, Copy, Debug)]
+struct Woken {
+    sent_ns: u64,
+    there_ns: u64,
 }
 
 /// A job that is held.
@@ -71,7 +99,7 @@ pub(super) struct Controller {
     pub(super) decider: Decider,
     pub(super) jobs: Jobs,
     pub(super) hands: Hands,
-    pub(super) hints: Hints,
+    pub(super) desk: Desk,
     pub(super) audit: Audit,
     pub(super) wishes: BTreeMap<JobId, Wish>,
     pub(super) orders: BTreeMap<JobId, Order>,
@@ -90,6 +118,8 @@ pub(super) struct Controller {
     latencies: VecDeque<u64>,
     /// Held processes that have new queues.
     grown: BTreeSet<Pid>,
+    /// What this turn comes from; `None` = it was time.
+    woken: Option<Woken>,
     /// To be called when what is due has been done.
     after: Vec<Call>,
     changed: bool,
@@ -105,6 +135,7 @@ impl Controller {
         settings: Settings,
         dry: bool,
         metrics: Arc<Metrics>,
+        desk: Desk,
         heartbeat: Arc<AtomicU64>,
     ) -> Self {
         let now_ns = boottime_ns();
@@ -118,7 +149,7 @@ impl Controller {
             root,
             settings,
             jobs: Jobs::default(),
-            hints: Hints::default(),
+            desk,
             wishes: BTreeMap::new(),
             orders: BTreeMap::new(),
             denied: BTreeMap::new(),
@@ -131,6 +162,7 @@ impl Controller {
             activity: Activity::default(),
             latencies: VecDeque::new(),
             grown: BTreeSet::new(),
+            woken: None,
             after: Vec::new(),
             changed: true,
             decide_ns: now_ns,
@@ -141,7 +173,7 @@ impl Controller {
     }
 
     /// Until it is told to end, or nobody can tell it anything any more.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+    pub(super) fn run(mut self, letters: &Receiver<Letter>) {
         self.audit.put(AuditRecord::Started(audit::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: Pid(std::process::id()),
@@ -150,18 +182,24 @@ impl Controller {
         }));
         let why = loop {
             self.turn();
-            let first = match messages.recv_timeout(self.sleep()) {
-                Ok(message) => message,
+            self.woken = None;
+            let first = match letters.recv_timeout(self.sleep()) {
+                Ok(letter) => letter,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => {
                     break "nobody is left to tell it".to_owned()
                 }
             };
+            self.woken = Some(Woken {
+                sent_ns: first.0,
+                there_ns: boottime_ns(),
+            });
             let mut ended = None;
-            for message in std::iter::once(first).chain(messages.try_iter()) {
+            for (_, message) in std::iter::once(first).chain(letters.try_iter()) {
                 match message {
                     Message::Change(change) => self.change(change),
                     Message::Call(call) => call(&mut self),
+                    Message::Hints => self.changed = true,
                     Message::Reload => {
                         let _ = self.reload(None);
                     }
@@ -204,8 +242,10 @@ impl Controller {
             Some(self.decide_ns),
             Some(self.scan_ns),
             self.activity.due_ns(),
-            self.hints.next_ns(now_ns),
-            self.hints.has_owners().then_some(self.owners_ns),
+            self.desk.with(|hints| hints.next_ns(now_ns)),
+            self.desk
+                .with(|hints| hints.has_owners())
+                .then_some(self.owners_ns),
         ];
         let due_ns = due_ns.into_iter().flatten().min().unwrap_or(u64::MAX);
         let until = Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(BEAT);
@@ -230,10 +270,10 @@ impl Controller {
             self.reservations.again();
         }
         self.reserve();
-        self.changed |= self.hints.expire(now_ns);
-        if self.hints.has_owners() && now_ns >= self.owners_ns {
+        self.changed |= self.desk.with(|hints| hints.expire(now_ns));
+        if self.desk.with(|hints| hints.has_owners()) && now_ns >= self.owners_ns {
             self.owners_ns = now_ns + OWNERS_NS;
-            self.changed |= self.hints.bury(&self.root);
+            self.changed |= self.desk.with(|hints| hints.bury(&self.root));
         }
         self.look(now_ns);
         if let Some(why) = self.hands.renew() {
@@ -275,7 +315,7 @@ impl Controller {
             Change::Exited(pid) => {
                 // The pid lives on if another program was executed.
                 self.changed |= self.jobs.look_at(&self.root, rules, pid);
-                self.changed |= self.hints.bury(&self.root);
+                self.changed |= self.desk.with(|hints| hints.bury(&self.root));
                 self.scan_ns = 0;
             }
             Change::Reset(gpu_id, phase) => {
@@ -346,8 +386,8 @@ impl Controller {
             .retain(|id, _| jobs.iter().any(|job| job.id == *id));
         let view = View {
             jobs,
-            hints: self.hints.active(now_ns),
-            latencies: self.hints.take_latencies(),
+            hints: self.desk.with(|hints| hints.active(now_ns)),
+            latencies: self.desk.with(|hints| hints.take_latencies()),
             cost: Cost {
                 latency_ns: self.hold_latency_ns().unwrap_or(0),
                 rounds: match self.hands.backend().0 {
@@ -358,12 +398,13 @@ impl Controller {
             wishes: self.wishes.clone(),
         };
         let decision = self.decider.decide(&view, now_ns);
-        self.metrics.view(&view);
+        let decided_ns = boottime_ns();
         self.decide_ns = decision.next_ns;
-        self.act(&decision, now_ns);
+        self.act(&decision, now_ns, decided_ns);
+        self.metrics.view(&view);
     }
 
-    fn act(&mut self, decision: &Decision, now_ns: u64) {
+    fn act(&mut self, decision: &Decision, now_ns: u64, decided_ns: u64) {
         for kept in &decision.kept {
             if let Some(order) = self.orders.get_mut(&kept.job) {
                 order.until_ns = kept.until_ns;
@@ -391,7 +432,7 @@ impl Controller {
             self.release(&decision.to_release, decision.policy);
         }
         if !decision.to_hold.is_empty() {
-            self.hold(&decision.to_hold, decision.policy, now_ns);
+            self.hold(&decision.to_hold, decision.policy, (now_ns, decided_ns));
         }
     }
 
@@ -435,15 +476,19 @@ impl Controller {
         self.consequences(&report);
     }
 
-    fn hold(&mut self, orders: &[HoldOrder], policy: PolicyName, now_ns: u64) {
+    /// Asked of the policy at `now_ns`, decided at `decided_ns`.
+    fn hold(&mut self, orders: &[HoldOrder], policy: PolicyName, (now_ns, decided_ns): (u64, u64)) {
         let no_sdma = self.settings.config.serve.no_sdma;
         let mut targets = Vec::new();
         for pid in orders.iter().flat_map(|order| &order.pids) {
             targets.extend(self.jobs.target(*pid, no_sdma));
         }
+        let ordered_ns = boottime_ns();
         let report = self.hands.hold(targets);
         self.changed = true;
         let done_ns = boottime_ns();
+        let order_ns = ordered_ns.saturating_sub(decided_ns) + report.order_ns.unwrap_or(0);
+        let woken = self.woken;
         for order in orders {
             if let Some((pids, why)) = failures(&report, &order.pids) {
                 // A gang is held as a whole or not at all.
@@ -495,6 +540,9 @@ impl Controller {
                 observed: report.observed,
                 latency_ns,
                 hw_ns: report.hw_ns,
+                message_ns: woken.map(|woken| woken.there_ns.saturating_sub(woken.sent_ns)),
+                decision_ns: woken.map(|woken| decided_ns.saturating_sub(woken.there_ns)),
+                order_ns,
             }));
         }
         if report.processes.values().any(Result::is_ok) && !self.dry {
@@ -502,6 +550,7 @@ impl Controller {
                 self.latencies.pop_front();
             }
             self.latencies.push_back(report.total_ns);
+            self.desk.set_ahead(self.hold_latency_ns().unwrap_or(0));
         }
         self.consequences(&report);
     }
@@ -634,6 +683,7 @@ impl Controller {
         self.settings = settings;
         let config = &self.settings.config;
         self.audit.set_path(config.serve.audit.clone());
+        self.desk.reload(config);
         self.decider.reload(config);
         self.jobs.assign_all(&config.rules);
         self.reservations.reconfigure(&config.reservation);

@@ -37,6 +37,8 @@ pub(super) struct Report {
     pub(super) total_ns: u64,
     /// Longest time that a GPU took to answer.
     pub(super) hw_ns: Option<u64>,
+    /// What of a stop was spent before the driver was first called, and around that call.
+    pub(super) order_ns: Option<u64>,
     /// A GPU did not answer.
     pub(super) timed_out: bool,
     /// A hold ended at once, and with it everything that it held.
@@ -162,6 +164,8 @@ impl Hands {
             }
             match hold.add(asked, &self.options) {
                 Ok(outcome) => {
+                    let ours = ns(started.elapsed()).saturating_sub(outcome.total_ns);
+                    report.order_ns.get_or_insert(ours);
                     if outcome.targets.iter().any(|of| of.refusal.is_none()) {
                         report.backend.get_or_insert(kind);
                         self.used = Some(kind);

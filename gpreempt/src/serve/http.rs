@@ -8,7 +8,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +35,8 @@ use tokio::sync::oneshot;
 use super::access::Caller;
 use super::api::{HintBegin, Problem, Register, SetPolicy, Whom};
 use super::calls::{Ask, Refusal};
-use super::controller::{Controller, Message};
+use super::controller::{Controller, Mailbox, Message};
+use super::desk::Desk;
 use super::metrics::Metrics;
 use super::openapi;
 use crate::event::Pid;
@@ -62,8 +62,9 @@ const LAST: usize = 100;
 
 #[derive(Clone)]
 pub(super) struct Api {
-    to: Sender<Message>,
+    to: Mailbox,
     metrics: Arc<Metrics>,
+    desk: Desk,
 }
 
 impl IntoResponse for Refusal {
@@ -100,8 +101,12 @@ fn typed(media: &'static str, body: impl Into<Body>) -> Response {
 }
 
 impl Api {
-    pub(super) fn new(to: Sender<Message>, metrics: Arc<Metrics>) -> Self {
-        Self { to, metrics }
+    pub(super) fn new(to: Mailbox, metrics: Arc<Metrics>, desk: Desk) -> Self {
+        Self { to, metrics, desk }
+    }
+
+    fn hints_changed(&self) -> Result<(), Refusal> {
+        self.to.send(Message::Hints).map_err(|_| ends())
     }
 
     /// Has the controller do something, which answers through the channel that it is given.
@@ -110,7 +115,6 @@ impl Api {
         call: impl FnOnce(&mut Controller, oneshot::Sender<Result<T, Refusal>>) + Send + 'static,
     ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let ends = || Refusal::Busy("the daemon is ending".to_owned());
         let message = Message::Call(Box::new(move |controller| call(controller, reply)));
         self.to.send(message).map_err(|_| ends())?;
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
@@ -131,6 +135,10 @@ impl Api {
         let asked = self.tell(move |controller, reply| drop(reply.send(call(controller))));
         answer(asked.await)
     }
+}
+
+fn ends() -> Refusal {
+    Refusal::Busy("the daemon is ending".to_owned())
 }
 
 fn answer<T: Serialize>(answer: Result<T, Refusal>) -> Response {
@@ -159,14 +167,26 @@ async fn hint_begin(State(api): State<Api>, Extension(who): Who, body: Bytes) ->
         Ok(asked) => asked,
         Err(refusal) => return refusal.into_response(),
     };
-    let begun = api.tell(move |controller, reply| {
-        let begun = controller.hint_begin(who, &asked);
-        match asked.wait && begun.is_ok() {
-            true => controller.after(Box::new(move |_| drop(reply.send(begun)))),
-            false => drop(reply.send(begun)),
-        }
+    let begun = match api.desk.begin(who, &asked) {
+        Ok(begun) => begun,
+        Err(refusal) => return refusal.into_response(),
+    };
+    if !asked.wait {
+        return answer(api.hints_changed().map(|()| begun));
+    }
+    let held = api.tell(move |controller, reply| {
+        controller.after(Box::new(move |_| drop(reply.send(Ok(begun)))));
     });
-    answer(begun.await)
+    answer(held.await)
+}
+
+async fn hint_end(
+    State(api): State<Api>,
+    Extension(who): Who,
+    InPath(id): InPath<String>,
+) -> Response {
+    let ended = number(&id).and_then(|id| api.desk.end(who, id));
+    answer(ended.and_then(|ended| api.hints_changed().map(|()| ended)))
 }
 
 async fn ask(api: Api, who: Caller, ask: Ask, body: Bytes) -> Response {
@@ -354,14 +374,7 @@ fn router(api: Api) -> Router {
         .route("/v1/hints", post(hint_begin))
         .route(
             "/v1/hints/{id}",
-            delete(
-                |State(api): State<Api>, Extension(who): Who, InPath(id): InPath<String>| async move {
-                    match number(&id) {
-                        Ok(id) => api.ask(move |controller| controller.hint_end(who, id)).await,
-                        Err(refusal) => refusal.into_response(),
-                    }
-                },
-            ),
+            delete(hint_end),
         )
         .route(
             "/v1/hold",

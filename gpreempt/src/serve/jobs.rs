@@ -210,14 +210,16 @@ impl Jobs {
                     ..account.at(now_ns)
                 };
             }
-            job.activity.counted = true;
+            job.activity.counted_ns = Some(now_ns);
             let now = account.at(now_ns);
             job.since_ns = account.since_ns;
             job.run_ns = now.run_ns;
             job.paused_ns = now.paused_ns;
             for member in &job.members {
                 if let Some(process) = self.processes.get(&member.pid) {
-                    job.activity.counted &= process.activity.counted;
+                    // `None` is less than any time.
+                    let counted_ns = process.activity.counted_ns;
+                    job.activity.counted_ns = job.activity.counted_ns.min(counted_ns);
                     job.activity.pending += process.activity.pending;
                     job.activity.last_ns = job.activity.last_ns.max(process.activity.last_ns);
                 }
@@ -283,7 +285,7 @@ impl Jobs {
             let compute = process.queues.values().filter(|kind| !kind.is_sdma());
             let all = counted.get(&pid) == Some(&compute.count());
             let activity = &mut process.activity;
-            activity.counted = all;
+            activity.counted_ns = all.then_some(now_ns);
             changed |= (activity.pending > 0) != (pending > 0);
             activity.pending = pending;
             if pending > 0 || moved {

@@ -19,6 +19,7 @@ mod calls;
 pub mod client;
 mod controller;
 pub mod demo;
+mod desk;
 mod hands;
 mod hints;
 mod http;
@@ -31,7 +32,6 @@ mod watcher;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ pub use openapi::document;
 use crate::kfd::{boottime_ns, Root};
 use crate::policy::PolicyName;
 use crate::sink::schema;
-use controller::{Controller, Message};
+use controller::{Controller, Mailbox, Message};
+use desk::Desk;
 use metrics::Metrics;
 use settings::Settings;
 
@@ -142,24 +143,29 @@ async fn serve(root: &Root, settings: Settings, options: &Options) -> anyhow::Re
             .with_context(|| format!("cannot serve metrics on {address}"))?;
         tokio::spawn(http::serve_metrics(listener, Arc::clone(&metrics)));
     }
+    let desk = Desk::new(root.clone(), config);
     let heartbeat = Arc::new(AtomicU64::new(boottime_ns()));
-    let (to, messages) = channel();
+    let (to, letters) = Mailbox::new();
     let (policy, dry) = (config.policy.name, options.dry_run);
     let (done, mut ended) = oneshot::channel::<()>();
     let thread = {
         let (root, metrics, heartbeat) =
             (root.clone(), Arc::clone(&metrics), Arc::clone(&heartbeat));
+        let desk = desk.clone();
         std::thread::Builder::new()
             .name("controller".to_owned())
             .spawn(move || {
                 // Dropped when the thread ends, however it does.
                 let _done = done;
-                Controller::new(root, settings, dry, metrics, heartbeat).run(&messages);
+                Controller::new(root, settings, dry, metrics, desk, heartbeat).run(&letters);
             })
             .context("cannot start a thread")?
     };
     watcher::start(root, to.clone()).context("cannot start a thread")?;
-    tokio::spawn(http::serve(listener, http::Api::new(to.clone(), metrics)));
+    tokio::spawn(http::serve(
+        listener,
+        http::Api::new(to.clone(), metrics, desk),
+    ));
     // Its first turn is over: it knows who is there.
     let (reply, ready) = oneshot::channel();
     let _ = to.send(Message::Call(Box::new(move |_| {
@@ -257,7 +263,7 @@ impl Signals {
     }
 
     /// The signal that ends the daemon. SIGHUP has the configuration read again.
-    async fn next(&mut self, to: &Sender<Message>) -> i32 {
+    async fn next(&mut self, to: &Mailbox) -> i32 {
         loop {
             tokio::select! {
                 _ = self.int.recv() => return libc::SIGINT,

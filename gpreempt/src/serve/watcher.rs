@@ -2,11 +2,10 @@
 //! The events of the driver that matter to the controller, from a thread of their own.
 
 use std::io;
-use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
-use super::controller::Message;
+use super::controller::{Mailbox, Message};
 use crate::control::TargetQueue;
 use crate::engine::{self, Host as _, LiveHost, Options};
 use crate::event::{Event, GpuId, Happening, Pid, QueueId, ResetPhase};
@@ -41,7 +40,7 @@ pub(super) enum Change {
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Starts the thread. It ends when nobody listens any more.
-pub(super) fn start(root: &Root, to: Sender<Message>) -> io::Result<()> {
+pub(super) fn start(root: &Root, to: Mailbox) -> io::Result<()> {
     let root = root.clone();
     let named = thread::Builder::new().name("events".to_owned());
     named.spawn(move || loop {
@@ -55,9 +54,9 @@ pub(super) fn start(root: &Root, to: Sender<Message>) -> io::Result<()> {
 }
 
 /// Watches until something ends it: why.
-fn watch(root: &Root, to: &Sender<Message>) -> String {
+fn watch(root: &Root, to: &Mailbox) -> String {
     let live = LiveOptions {
-        probes: ProbeSet::Minimal,
+        probes: ProbeSet::Daemon,
         ..LiveOptions::default()
     };
     let host = LiveHost::new(root.clone(), live, Attach::Auto);
@@ -88,7 +87,7 @@ fn watch(root: &Root, to: &Sender<Message>) -> String {
     }
 }
 
-struct Listener(Sender<Message>);
+struct Listener(Mailbox);
 
 impl Listener {
     fn tell(&self, change: Change) -> io::Result<()> {

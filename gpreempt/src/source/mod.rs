@@ -84,4 +84,7 @@ pub enum ProbeSet {
     /// What `control` needs to see that queues were stopped and restarted: runlists and who caused them.
     #[value(skip)]
     Control,
+    /// What `serve` needs to know: life of processes and queues, and resets.
+    #[value(skip)]
+    Daemon,
 }

@@ -47,6 +47,8 @@ pub struct Wanted {
     pub minimal: bool,
     /// Part of the control set too.
     pub control: bool,
+    /// Part of the daemon's set, beside all of the minimal one.
+    pub daemon: bool,
     /// Only a driver with this project's patches has it.
     pub patched: bool,
     /// What is missing without it.
@@ -66,6 +68,7 @@ const fn probe(function: &'static str, entry: &'static str, exit: &'static str) 
         required: false,
         minimal: false,
         control: false,
+        daemon: false,
         patched: false,
         lost_without: "",
     }
@@ -245,6 +248,7 @@ pub const PLAN: &[Wanted] = &[
             },
             note: "inlined here; probed where the reset is carried out, a moment later",
         }),
+        daemon: true,
         lost_without:
             "gpu_reset of phase hang; the runlist_unmapped that failed still has status ETIME",
         ..probe("kfd_hws_hang", "hang", "")
@@ -252,12 +256,14 @@ pub const PLAN: &[Wanted] = &[
     Wanted {
         reads: &[0],
         stable: &[0],
+        daemon: true,
         lost_without: "gpu_reset of phase pre",
         ..probe("kgd2kfd_pre_reset", "reset_enter", "pre_reset_leave")
     },
     Wanted {
         reads: &[0],
         stable: &[0],
+        daemon: true,
         lost_without: "gpu_reset of phase post",
         ..probe("kgd2kfd_post_reset", "reset_enter", "post_reset_leave")
     },
@@ -350,6 +356,7 @@ pub fn resolve(symbols: &Symbols, set: ProbeSet) -> Vec<Planned> {
             ProbeSet::Full => true,
             ProbeSet::Minimal => wanted.minimal,
             ProbeSet::Control => wanted.control,
+            ProbeSet::Daemon => wanted.minimal || wanted.daemon,
         })
         .map(|wanted| match wanted.patched && !patched {
             false => resolve_one(wanted, symbols),
@@ -520,6 +527,23 @@ mod tests {
             assert!(control.contains(&function), "{function}");
         }
         assert!(control.len() < PLAN.len() / 2, "{control:?}");
+    }
+
+    #[test]
+    fn the_daemons_set_sees_resets_and_all_that_the_minimal_one_does() {
+        for (kernel, _) in KERNELS {
+            let of = |set| -> Vec<_> {
+                let planned = planned(kernel, set);
+                planned.iter().map(|p| p.wanted.function).collect()
+            };
+            let daemon = of(ProbeSet::Daemon);
+            for function in ["kfd_hws_hang", "kgd2kfd_pre_reset", "kgd2kfd_post_reset"] {
+                assert!(daemon.contains(&function), "{kernel}: {function}");
+            }
+            for function in of(ProbeSet::Minimal) {
+                assert!(daemon.contains(&function), "{kernel}: {function}");
+            }
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn play(guards: &Guards, steps: &[Step]) -> Result<Sim, TestCaseError> {
                 sim.job("serve").activity = Activity {
                     pending,
                     last_ns,
-                    counted: true,
+                    counted_ns: None,
                 };
             }
             Step::Slow(ms) => sim.view.latencies.push(Latency {
