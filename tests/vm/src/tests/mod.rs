@@ -40,6 +40,7 @@ mod reset;
 mod rocm;
 mod scheduling;
 mod serve;
+mod service;
 mod snapshot;
 mod stat;
 mod stock;
@@ -84,6 +85,7 @@ pub(crate) fn all() -> Vec<Test> {
         crash::TESTS,
         serve::EACH,
         serve::TESTS,
+        service::TESTS,
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,
