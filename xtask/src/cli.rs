@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     Setup,
     /// Build gpreempt with its eBPF programs and print where it is
     Build,
+    /// Build Debian packages and the Python wheel, and print where they are
+    Package(PackageArgs),
     /// Run gpreempt: on this machine's driver, else in a guest with a simulated GPU
     Run(RunArgs),
     /// Run a command, or a shell, in a guest
@@ -79,6 +81,14 @@ pub(crate) struct PatchApplyArgs {
     /// Root of a kernel's source tree
     #[arg(value_name = "DIR")]
     pub(crate) tree: PathBuf,
+}
+
+/// Where packages go.
+#[derive(Debug, Args)]
+pub(crate) struct PackageArgs {
+    /// Into this directory [default: target/package]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Where and how to run gpreempt.
@@ -192,6 +202,10 @@ pub(crate) struct GuestArgs {
     /// Put the ROCm runtime and hsa-load into the guest
     #[arg(long)]
     pub(crate) rocm: bool,
+
+    /// Boot Debian with systemd instead of a minimal system; the packages of `cargo xtask package` are in /root, not installed
+    #[arg(long, conflicts_with_all = ["rocm", "bare"])]
+    pub(crate) systemd: bool,
 
     /// Module parameter of the driver
     #[arg(long = "param", value_name = "KEY=VALUE")]

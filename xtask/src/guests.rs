@@ -10,6 +10,7 @@ use guest::plan::Background;
 use crate::build::c_programs::{self, C_PROGRAMS};
 use crate::build::series::Series;
 use crate::build::{ebpf, programs, sim};
+use crate::package::{self, Release};
 use crate::project::Project;
 use crate::setup::kernels::Pins;
 use crate::setup::tools::Tools;
@@ -37,6 +38,8 @@ pub(crate) struct Wish {
     /// Parameters of the driver, `key=value`.
     pub(crate) params: Vec<String>,
     pub(crate) rocm: bool,
+    /// Debian with systemd, and the project's packages in `/root`.
+    pub(crate) systemd: bool,
     pub(crate) hardware: Hardware,
     pub(crate) background: Vec<Background>,
     /// More files.
@@ -58,6 +61,7 @@ impl Wish {
             driver: Driver::Sim,
             params: Vec::new(),
             rocm: false,
+            systemd: false,
             hardware: Hardware::default(),
             background: Vec::new(),
             files: Vec::new(),
@@ -104,6 +108,10 @@ pub(crate) struct Workshop {
     programs: PathBuf,
     dynamic: Option<Dynamic>,
     c_programs: Option<PathBuf>,
+    /// The project's Debian packages, and the example in C.
+    packages: Vec<PathBuf>,
+    // Holds them.
+    _packages_dir: Option<tempfile::TempDir>,
 }
 
 impl Workshop {
@@ -121,6 +129,7 @@ impl Workshop {
             }
             needs.bpf |= !wish.bare;
             needs.rocm |= wish.rocm;
+            needs.system |= wish.systemd;
         }
         let ready = setup::provide(project, &pins, &needs)?;
         let object = ready
@@ -141,6 +150,19 @@ impl Workshop {
             .any(has_c_programs)
             .then(|| c_programs::build(project, object.as_deref()))
             .transpose()?;
+        let packages_dir = needs
+            .system
+            .then(tempfile::tempdir)
+            .transpose()
+            .context("create a directory for packages")?;
+        let packages = match &packages_dir {
+            Some(dir) => {
+                let mut files = package::debs(project, &Release::read(project)?, dir.path())?;
+                files.push(package::example::build(&ready.tools, &files, dir.path())?);
+                files
+            }
+            None => Vec::new(),
+        };
         let workshop = Self {
             project: project.clone(),
             pins,
@@ -148,6 +170,8 @@ impl Workshop {
             programs,
             dynamic,
             c_programs,
+            packages,
+            _packages_dir: packages_dir,
         };
         // Built now, the others find it ready. A series is another matter: if it does not apply or build, only its own
         // guests cannot be had, and they ask for it themselves.
@@ -194,11 +218,20 @@ impl Workshop {
         };
         let mut files = Vec::new();
         if !wish.bare {
-            files.extend(
-                STATIC_PROGRAMS[1..]
-                    .iter()
-                    .map(|name| to_bin(&self.programs, name)),
-            );
+            // With packages, gpreempt is what they install.
+            let programs = STATIC_PROGRAMS[1..]
+                .iter()
+                .filter(|name| !wish.systemd || **name != "gpreempt");
+            files.extend(programs.map(|name| to_bin(&self.programs, name)));
+        }
+        if wish.systemd {
+            files.extend(self.packages.iter().map(|file| GuestFile {
+                from: file.clone(),
+                to: format!(
+                    "/root/{}",
+                    file.file_name().unwrap_or_default().to_string_lossy()
+                ),
+            }));
         }
         if wish.rocm {
             let dynamic = self
@@ -224,6 +257,11 @@ impl Workshop {
             files,
             rocm: if wish.rocm {
                 self.ready.rocm.clone()
+            } else {
+                None
+            },
+            system: if wish.systemd {
+                self.ready.system.clone()
             } else {
                 None
             },

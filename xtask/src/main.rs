@@ -7,6 +7,7 @@ mod build;
 mod cli;
 mod exit;
 mod guests;
+mod package;
 mod project;
 mod setup;
 mod ui;
@@ -36,6 +37,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Setup => verb::setup::run(&project),
         Verb::Build => verb::build::run(&project),
+        Verb::Package(args) => verb::package::run(&project, &args),
         Verb::Run(args) => verb::run::run(&project, args),
         Verb::Vm(args) => verb::vm::run(&project, args),
         Verb::Test(args) => verb::test::run(&project, args),

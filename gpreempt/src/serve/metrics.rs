@@ -60,7 +60,7 @@ pub(super) struct Metrics {
     release_seconds: Histogram,
     pause_seconds: Histogram,
     request_seconds: Histogram,
-    lost: Gauge<u64, AtomicU64>,
+    lost: Counter,
     /// Of all labels together.
     totals: Totals,
 }
@@ -171,7 +171,7 @@ impl Metrics {
             lost: metric!(
                 "lost_events",
                 "Events of the driver that were lost",
-                Gauge::default()
+                Counter::default()
             ),
             totals: Totals::default(),
             registry,
@@ -239,8 +239,9 @@ impl Metrics {
         self.totals.denials.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many in all; it never becomes less.
     pub(super) fn lost(&self, total: u64) {
-        self.lost.set(total);
+        self.lost.inner().fetch_max(total, Ordering::Relaxed);
     }
 
     /// Stops, restarts, refusals, denials.
@@ -268,6 +269,8 @@ fn count(n: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -297,5 +300,57 @@ mod tests {
         }
         assert_eq!(metrics.totals(), [1002, 2, 0, 1001]);
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    /// Everything in it has a value.
+    fn all() -> Metrics {
+        let metrics = Metrics::new();
+        metrics.view(&View::default());
+        metrics.held(Trigger::Hint, 1);
+        metrics.released(1, 1);
+        metrics.denied(GuardName::Rate);
+        let gpu = OfGpu { gpu: "cf19".into() };
+        metrics.processes_of_gpu.get_or_create(&gpu).set(1);
+        metrics
+    }
+
+    #[test]
+    fn lost_events_are_counted_as_they_are_told() {
+        let metrics = all();
+        for total in [3, 7, 7] {
+            metrics.lost(total);
+        }
+        let text = metrics.text();
+        assert!(text.contains("gpreempt_lost_events_total 7\n"), "{text}");
+    }
+
+    #[test]
+    fn the_dashboard_asks_for_metrics_that_there_are() {
+        const DASHBOARD: &str = include_str!("../../../dist/grafana/gpreempt.json");
+        let text = all().text();
+        let name_of = |line: &str| line.split(['{', ' ']).next().unwrap().to_owned();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let names: BTreeSet<String> = lines.map(name_of).collect();
+        let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+        let panels = dashboard["panels"].as_array().unwrap();
+        let ids: BTreeSet<u64> = panels
+            .iter()
+            .map(|one| one["id"].as_u64().unwrap())
+            .collect();
+        assert_eq!(ids.len(), panels.len(), "ids of panels are unique");
+        let mut asked = BTreeSet::new();
+        for panel in panels {
+            let targets = panel["targets"].as_array().unwrap();
+            assert!(!targets.is_empty(), "{}", panel["title"]);
+            for target in targets {
+                let expr = target["expr"].as_str().unwrap();
+                let words = expr.split(|c: char| !c.is_alphanumeric() && c != '_');
+                let known: Vec<&str> = words.filter(|word| word.starts_with("gpreempt_")).collect();
+                assert!(!known.is_empty(), "{expr}");
+                asked.extend(known.into_iter().map(str::to_owned));
+            }
+        }
+        let unknown: Vec<&String> = asked.difference(&names).collect();
+        assert!(unknown.is_empty(), "{unknown:?} are not among {names:?}");
     }
 }

@@ -38,8 +38,8 @@ const SWITCHES: &[(&str, &str)] = &[
     ("/sys/kernel/mm/transparent_hugepage/enabled", "never"),
 ];
 
-/// Prepares the guest; what did not work comes back in words.
-pub(crate) fn prepare() -> Vec<String> {
+/// Prepares the guest; what did not work comes back in words, and what the plan has PID 1 become.
+pub(crate) fn prepare() -> (Vec<String>, Vec<String>) {
     let mut problems = Vec::new();
     let mut note =
         |result: Result<()>| problems.extend(result.err().map(|error| format!("{error:#}")));
@@ -51,19 +51,21 @@ pub(crate) fn prepare() -> Vec<String> {
     }
     note(nix::unistd::sethostname("guest").context("set the host name"));
     note(loopback_up());
+    let mut then = Vec::new();
     match read_plan() {
         Ok(plan) => {
             plan.modules.iter().for_each(|module| note(load(module)));
             plan.background
                 .iter()
                 .for_each(|program| note(start(program)));
+            then = plan.then;
         }
         Err(error) => note(Err(error)),
     }
     for problem in &problems {
         eprintln!("guest-init: {problem}");
     }
-    problems
+    (problems, then)
 }
 
 fn mount_one(target: &str, kind: &str, options: &str) -> Result<()> {

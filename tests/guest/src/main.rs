@@ -4,13 +4,17 @@
 //! It prepares the system as its [plan](guest::plan) says and starts the agent, a second process of this
 //! same program, that runs the host's commands. Then it only reaps orphans: were both one process, reaping
 //! could take away the status of a command the agent waits for. When the agent ends, so does the guest.
+//! Where the plan names another PID 1, it becomes that, and the agent is a service of it.
 
 mod agent;
 mod boot;
 
+use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use guest::plan::PROBLEMS_PATH;
 use nix::sys::reboot::{reboot, RebootMode};
 use nix::sys::wait::{wait, WaitStatus};
 use nix::unistd::Pid;
@@ -21,7 +25,11 @@ const AGENT: &str = "agent";
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some(AGENT) {
-        return match agent::serve(arguments.collect()) {
+        let mut problems: Vec<String> = arguments.collect();
+        if let Ok(text) = fs::read_to_string(PROBLEMS_PATH) {
+            problems.extend(text.lines().map(str::to_owned));
+        }
+        return match agent::serve(problems) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("guest-init: agent: {error:#}");
@@ -43,7 +51,12 @@ fn main() -> ExitCode {
 
 /// Prepares the guest, starts the agent and returns when it has ended.
 fn init() -> Result<()> {
-    let problems = boot::prepare();
+    let (problems, then) = boot::prepare();
+    if let Some((program, arguments)) = then.split_first() {
+        fs::write(PROBLEMS_PATH, problems.join("\n")).context("write what went wrong")?;
+        return Err(Command::new(program).args(arguments).exec())
+            .with_context(|| format!("become {program}"));
+    }
     let agent = Command::new("/init")
         .arg(AGENT)
         .args(problems)

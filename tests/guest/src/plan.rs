@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Where the plan lies in the initramfs.
 pub const PLAN_PATH: &str = "/etc/guest.json";
 
+/// What PID 1 noticed, a line each, for an agent that is started by somebody else.
+pub const PROBLEMS_PATH: &str = "/run/guest-problems";
+
 /// Name of the virtio-serial port that carries the [frames](crate::frame).
 pub const PORT_NAME: &str = "gpreempt.channel";
 
@@ -19,6 +22,9 @@ pub struct BootPlan {
     pub modules: Vec<Module>,
     /// Programs that run beside the commands of the host, started when the modules are loaded.
     pub background: Vec<Background>,
+    /// The program that becomes PID 1 afterwards, with its arguments: an init system, which starts the agent as a service of its own.
+    #[serde(default)]
+    pub then: Vec<String>,
 }
 
 /// A kernel module to load.

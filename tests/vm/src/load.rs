@@ -42,6 +42,14 @@ impl Load {
         Self::spawn(1, command, args)
     }
 
+    /// Same on one GPU, in a slice of systemd, as another user, who must be able to open the devices.
+    pub(crate) fn start_in(slice: &str, user: &str, args: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new("systemd-run");
+        command.args(["--scope", "--quiet", "--slice", slice, "--uid", user]);
+        command.arg("kfd-load");
+        Self::spawn(1, command, args)
+    }
+
     fn spawn(gpus: usize, mut command: Command, args: &[&str]) -> anyhow::Result<Self> {
         command.arg("--control").args(args);
         let load = Self {

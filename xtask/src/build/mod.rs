@@ -6,4 +6,5 @@ pub(crate) mod cargo;
 pub(crate) mod ebpf;
 pub(crate) mod programs;
 pub(crate) mod series;
+pub(crate) mod shared_library;
 pub(crate) mod sim;

@@ -128,6 +128,14 @@ impl Apt {
         Ok(plan.lines().filter_map(parse_simulated).collect())
     }
 
+    /// What `apt-get install` would unpack on a machine without any package, and in which versions.
+    pub(crate) fn closure_of(&self, packages: &[&str]) -> Result<Vec<(String, String)>> {
+        let mut arguments = vec!["install", "--simulate", "--no-install-recommends", "--"];
+        arguments.extend(packages);
+        let plan = self.run("apt-get", &arguments)?;
+        Ok(plan.lines().filter_map(parse_simulated).collect())
+    }
+
     /// Downloads packages into `into`, each as apt names its file.
     pub(crate) fn download(&self, packages: &[Candidate], into: &Path) -> Result<()> {
         let _ = fs::remove_dir_all(into);

@@ -5,6 +5,7 @@
 mod apt;
 mod apt_sources;
 mod bpf_linker;
+mod debian;
 pub(crate) mod digest;
 pub(crate) mod kernels;
 mod packages;
@@ -35,6 +36,8 @@ pub(crate) struct Needs {
     pub(crate) bpf: bool,
     /// The ROCm runtime.
     pub(crate) rocm: bool,
+    /// A Debian that boots.
+    pub(crate) system: bool,
 }
 
 /// What was made available.
@@ -43,6 +46,7 @@ pub(crate) struct Ready {
     pub(crate) kernels: Vec<Kernel>,
     pub(crate) bpf: Option<BpfToolchain>,
     pub(crate) rocm: Option<PathBuf>,
+    pub(crate) system: Option<PathBuf>,
 }
 
 /// What builds eBPF programs.
@@ -99,7 +103,8 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
                 .rocm
                 .then(|| rocm::provide(project, &pins.rocm))
                 .transpose()?;
-            Ok((kernels, rocm))
+            let system = needs.system.then(|| debian::system(project)).transpose()?;
+            Ok((kernels, rocm, system))
         };
         let packages = packages();
         let linker = linker.map(|thread| {
@@ -107,7 +112,7 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
                 .join()
                 .map_err(|_| anyhow!("the thread that builds bpf-linker panicked"))
         });
-        let (kernels, rocm) = packages?;
+        let (kernels, rocm, system) = packages?;
         let bpf = match linker {
             Some(result) => {
                 let (linker_dir, compiler) = result??;
@@ -123,6 +128,13 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
             kernels,
             bpf,
             rocm,
+            system,
         })
     })
+}
+
+/// A directory in which Debian's setuptools are, unpacked.
+pub(crate) fn setuptools(project: &Project) -> Result<PathBuf> {
+    let _lock = project.lock()?;
+    debian::setuptools(project)
 }

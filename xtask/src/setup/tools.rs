@@ -65,6 +65,10 @@ const TOOLS: &[Tool] = &[
         package: "pahole",
     },
     Tool {
+        program: "pkg-config",
+        package: "pkgconf",
+    },
+    Tool {
         program: "xz",
         package: "xz-utils",
     },
@@ -104,7 +108,7 @@ impl Tools {
                 dir.display()
             ));
             let archives = match &project.packages {
-                Some(from) => from_directory(project, from, &missing)?,
+                Some(from) => closure_in(project, from, &missing, &is_installed)?,
                 None => from_mirror(project, &missing)?,
             };
             packages::unpack(&archives, &dir)?;
@@ -302,11 +306,12 @@ fn from_mirror(project: &Project, missing: &[&str]) -> Result<Vec<packages::Arch
     packages::fetch(project, &apt, &wanted)?.context("packages of the index are not to be had")
 }
 
-/// The packages and what they depend on, as far as the directory has it and the machine has not.
-fn from_directory(
+/// The packages and what they depend on, as far as the directory has it and nobody else has.
+pub(super) fn closure_in(
     project: &Project,
     from: &Path,
     missing: &[&str],
+    is_installed: &dyn Fn(&str) -> bool,
 ) -> Result<Vec<packages::Archive>> {
     let finder = Finder::new(project, &[]);
     let mut archives = Vec::new();

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod fidelity;
 pub(crate) mod fuzz;
+pub(crate) mod package;
 pub(crate) mod patch;
 pub(crate) mod run;
 pub(crate) mod setup;

@@ -15,6 +15,7 @@ use guest::plan::{BootPlan, Module, MODULE_DIR, PLAN_PATH};
 use super::config::{Driver, Guest};
 use super::cpio::Cpio;
 use super::modules::{depends_of, Loadable, Modules};
+use super::system;
 use crate::project::Project;
 use crate::setup::tools::Tools;
 
@@ -29,9 +30,13 @@ const UNREAD: &[&str] = &[
     "usr/share/gdb",
     "usr/share/lintian",
     "usr/include",
+    "usr/share/zoneinfo",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/audit",
 ];
+
+/// Directories that are links into /usr on Debian, where its packages do not say so.
+pub(super) const MERGED: &[&str] = &["bin", "lib", "lib64", "sbin"];
 
 /// Writes the initramfs of `guest` to `path`.
 pub(crate) fn write(project: &Project, tools: &Tools, guest: &Guest, path: &Path) -> Result<()> {
@@ -79,13 +84,23 @@ pub(crate) fn write(project: &Project, tools: &Tools, guest: &Guest, path: &Path
             sim = Some(content);
         }
     }
+    if guest.system.is_some() {
+        plan.then = system::INIT.map(str::to_owned).into();
+    }
     plan.modules.dedup_by(|left, right| left.name == right.name);
     if let Some(root) = &guest.rocm {
         segments.push(tree_segment(project, root)?);
     }
 
     let out = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    let mut out = own_segment(tools, guest, &plan, sim.as_deref(), BufWriter::new(out))?;
+    let mut out = BufWriter::new(out);
+    if let Some(root) = &guest.system {
+        // First: its links decide where what comes later goes.
+        let system = read(&system::segment(project, root)?)?;
+        out.write_all(&system)
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    let mut out = own_segment(tools, guest, &plan, sim.as_deref(), out)?;
     for segment in segments {
         let content = fs::read(&segment).with_context(|| format!("read {}", segment.display()))?;
         out.write_all(&content)
@@ -105,6 +120,10 @@ fn own_segment<W: Write>(
 ) -> Result<W> {
     let mut cpio = Cpio::new(out);
     let mut dirs = BTreeSet::new();
+    if guest.system.is_some() {
+        // Links.
+        dirs.extend(MERGED.iter().map(|&name| name.to_owned()));
+    }
     let usual = [
         "bin",
         "dev",
@@ -128,8 +147,10 @@ fn own_segment<W: Write>(
     }
     // Without it the kernel starts PID 1 with closed streams.
     cpio.device("dev/console", 0o600, 5, 1)?;
-    cpio.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-    cpio.file("etc/group", 0o644, b"root:x:0:\n")?;
+    if guest.system.is_none() {
+        cpio.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+        cpio.file("etc/group", 0o644, b"root:x:0:\n")?;
+    }
     cpio.file("etc/hosts", 0o644, b"127.0.0.1 localhost guest\n")?;
     cpio.file(
         PLAN_PATH.trim_start_matches('/'),
@@ -149,7 +170,7 @@ fn own_segment<W: Write>(
         .context("run busybox")?;
     for applet in String::from_utf8_lossy(&output.stdout)
         .lines()
-        .filter(|applet| *applet != "busybox")
+        .filter(|applet| *applet != "busybox" && guest.system.is_none())
     {
         let path = format!("/bin/{applet}");
         if !taken.contains(path.as_str()) {
@@ -173,7 +194,7 @@ fn own_segment<W: Write>(
     cpio.finish().context("write the initramfs")
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 
@@ -255,7 +276,7 @@ fn tree_segment(project: &Project, root: &Path) -> Result<PathBuf> {
     Ok(archive)
 }
 
-fn pack_tree(cpio: &mut Cpio<Vec<u8>>, root: &Path, dir: &Path) -> Result<()> {
+pub(super) fn pack_tree(cpio: &mut Cpio<Vec<u8>>, root: &Path, dir: &Path) -> Result<()> {
     let entries = fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries
         .map(|entry| Ok(entry?.path()))
@@ -267,6 +288,11 @@ fn pack_tree(cpio: &mut Cpio<Vec<u8>>, root: &Path, dir: &Path) -> Result<()> {
             .to_str()
             .with_context(|| format!("{} is not UTF-8", inside.display()))?;
         if UNREAD.contains(&name) {
+            continue;
+        }
+        if MERGED.contains(&name) {
+            // A link by now: the directory itself would take its place.
+            pack_tree(cpio, root, &path)?;
             continue;
         }
         let meta =
@@ -286,7 +312,7 @@ fn pack_tree(cpio: &mut Cpio<Vec<u8>>, root: &Path, dir: &Path) -> Result<()> {
 }
 
 /// Writes a file of the cache at once, so that nobody sees half of it.
-fn replace(path: &Path, content: &[u8]) -> Result<()> {
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
     let dir = path
         .parent()
         .context("a file of the cache has a directory")?;

@@ -10,6 +10,7 @@ mod machine;
 pub(crate) mod modules;
 mod session;
 mod signals;
+mod system;
 mod terminal;
 
 pub(crate) use console::Finding;

@@ -7,6 +7,9 @@ use crate::event::{Comm, Pid};
 
 const EXAMPLE: &str = include_str!("../../../../dist/gpreempt.toml");
 
+/// What packages install.
+const DEFAULT: &str = include_str!("../../../../dist/default.toml");
+
 fn facts(comm: &str, cgroup: &str) -> Facts {
     Facts {
         comm: Some(Comm::from_procfs(comm.as_bytes())),
@@ -259,4 +262,13 @@ fn what_does_not_fit_together_is_an_error_with_its_line() {
         assert!(error.contains(&format!("line {line}:")), "{text}: {error}");
         assert!(error.contains(what), "{text}: {error}");
     }
+}
+
+#[test]
+fn what_packages_install_holds_nobody() {
+    let config = Config::parse(DEFAULT).unwrap();
+    assert!(config.rules.is_empty());
+    assert_eq!(config.policy.name, PolicyName::Manual);
+    assert_eq!(config.access, Access::default());
+    assert!(config.metrics.listen.is_none());
 }

@@ -42,6 +42,7 @@ mod rocm;
 mod scheduling;
 mod serve;
 mod serve_options;
+mod service;
 mod snapshot;
 mod stat;
 mod stock;
@@ -88,6 +89,7 @@ pub(crate) fn all() -> Vec<Test> {
         serve::EACH,
         serve::TESTS,
         serve_options::TESTS,
+        service::TESTS,
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::tally::{Outcome, Tally};
 use crate::build::{cargo, ebpf};
 use crate::exit::Unavailable;
+use crate::package::{self, Release};
 use crate::project::Project;
 use crate::setup::kernels::Pins;
 use crate::setup::{self, BpfToolchain, Needs};
@@ -66,6 +67,7 @@ pub(crate) fn run(project: &Project, tally: &mut Tally) {
     unit_tests(project, &object, tally);
     trace_processor(project, &object, tally);
     python(project, tally);
+    wheel(project, tally);
     if tally.wants("host::driver_is_the_distributions") {
         let result = fidelity::compare(project).and_then(|found| {
             anyhow::ensure!(found.is_faithful(), "{found:?}");
@@ -193,10 +195,7 @@ fn python(project: &Project, tally: &mut Tally) {
     if !tally.wants(NAME) {
         return;
     }
-    let there = Command::new("python3")
-        .args(["-c", "import sys; sys.exit(sys.version_info < (3, 9))"])
-        .status()
-        .is_ok_and(|status| status.success());
+    let there = has_python();
     if !there && std::env::var_os("CI").is_none() {
         let why = "there is no python3 of version 3.9 or above".to_owned();
         return tally.add(NAME, Outcome::Skipped(why));
@@ -208,6 +207,35 @@ fn python(project: &Project, tally: &mut Tally) {
                 .args(["-B", "-m", "unittest", "discover", "--start-directory"])
                 .arg(dir.join("tests"))
                 .env("PYTHONPATH", dir.join("src")),
+        )
+    });
+}
+
+fn has_python() -> bool {
+    Command::new("python3")
+        .args(["-c", "import sys; sys.exit(sys.version_info < (3, 9))"])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The wheel holds a package that Python can import.
+fn wheel(project: &Project, tally: &mut Tally) {
+    const NAME: &str = "host::python_wheel";
+    if tally.wants(NAME) && !has_python() && std::env::var_os("CI").is_none() {
+        let why = "there is no python3 of version 3.9 or above".to_owned();
+        return tally.add(NAME, Outcome::Skipped(why));
+    }
+    tally.run(NAME, || {
+        let dir = tempfile::tempdir().context("create a directory for the wheel")?;
+        let wheel = package::wheel(project, &Release::read(project)?, dir.path())?;
+        // A wheel is a zip archive; Python imports from one.
+        let code = "import gpreempt, sys; sys.exit(not gpreempt.__file__.startswith(sys.argv[1]))";
+        quiet(
+            Command::new("python3")
+                .args(["-B", "-c", code])
+                .arg(&wheel)
+                .current_dir(dir.path())
+                .env("PYTHONPATH", &wheel),
         )
     });
 }
