@@ -20,7 +20,7 @@ use crate::vm::config::{Driver, Guest, GuestFile, Hardware};
 /// Programs of the project that every guest gets.
 const STATIC_PROGRAMS: &[&str] = &["guest-init", "gpreempt", "kfd-load", "vm-tests", "vm-bench"];
 
-/// Programs that use libraries, which a guest has that has the ROCm runtime: by their names, and by those that they have there.
+/// Programs that use libraries, for guests that have some: by their names, and by those that they have there.
 const DYNAMIC_PROGRAMS: &[(&str, &str)] =
     &[("hsa-load", "hsa-load"), ("kfd-load", "kfd-load-dynamic")];
 
@@ -143,7 +143,8 @@ impl Workshop {
             &STATIC_PROGRAMS[..1]
         };
         let programs = programs::build_static(project, binaries, object.as_deref())?;
-        let dynamic = needs.rocm.then(|| Dynamic::build(project)).transpose()?;
+        let libraries = needs.rocm || needs.system;
+        let dynamic = libraries.then(|| Dynamic::build(project)).transpose()?;
         // Only a patched driver does all that a program can ask the library for.
         let c_programs = wishes
             .iter()
@@ -233,12 +234,14 @@ impl Workshop {
                 ),
             }));
         }
-        if wish.rocm {
+        if wish.rocm || wish.systemd {
             let dynamic = self
                 .dynamic
                 .as_ref()
                 .context("what a guest with libraries gets was not built")?;
-            files.extend(dynamic.files());
+            // With packages, the agent is what they install.
+            let all = dynamic.files();
+            files.extend(all.filter(|file| !wish.systemd || file.to != AGENT_PLACE));
         }
         if has_c_programs(wish) {
             let dir = self

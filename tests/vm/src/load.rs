@@ -43,10 +43,16 @@ impl Load {
     }
 
     /// Same on one GPU, in a slice of systemd, as another user, who must be able to open the devices.
-    pub(crate) fn start_in(slice: &str, user: &str, args: &[&str]) -> anyhow::Result<Self> {
+    /// `words` end in the name of a program like `kfd-load`.
+    pub(crate) fn start_in(
+        slice: &str,
+        user: &str,
+        words: &[&str],
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new("systemd-run");
         command.args(["--scope", "--quiet", "--slice", slice, "--uid", user]);
-        command.arg("kfd-load");
+        command.args(words);
         Self::spawn(1, command, args)
     }
 

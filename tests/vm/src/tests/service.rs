@@ -30,6 +30,7 @@ pub(super) const TESTS: List = &[
     (&["systemd"], "the_unit_is_sound", unit),
     (&["systemd"], "the_service_holds_by_debug_trap", debug_trap),
     (&["systemd"], "the_service_holds_by_criu", criu),
+    (&["systemd"], "the_service_holds_by_agents", agents),
     (
         &["systemd"],
         "the_service_reads_its_configuration_again",
@@ -133,9 +134,9 @@ fn configure(kind: BackendKind) -> anyhow::Result<()> {
 }
 
 /// A job of an ordinary user in the slice that the rules call offline.
-fn job() -> anyhow::Result<Job> {
+fn job(words: &[&str]) -> anyhow::Result<Job> {
     let args = busy(&["--profile", "simple", "--queues", "2"]);
-    Job::new(Load::start_in("training.slice", "nobody", &args)?)
+    Job::new(Load::start_in("training.slice", "nobody", words, &args)?)
 }
 
 fn packages() -> anyhow::Result<Vec<PathBuf>> {
@@ -233,12 +234,19 @@ fn criu() -> anyhow::Result<()> {
     holds(BackendKind::Criu)
 }
 
+fn agents() -> anyhow::Result<()> {
+    holds(BackendKind::Agent)
+}
+
 /// A hold ends with the hint, with the daemon's death, and with the service.
 fn holds(kind: BackendKind) -> anyhow::Result<()> {
     configure(kind)?;
     let mut service = Service::running()?;
     scene::clean(|| {
-        let mut offline = job()?;
+        let mut offline = match kind {
+            BackendKind::Agent => job(&["gpreempt", "run", "--", "kfd-load-dynamic"])?,
+            _ => job(&["kfd-load"])?,
+        };
         let jobs: Vec<JobInfo> = service.0.get("/v1/jobs")?;
         ensure_eq!(jobs.len(), 1, "jobs");
         let id = service.hint()?;
@@ -348,7 +356,7 @@ fn purge() -> anyhow::Result<()> {
     configure(BackendKind::Criu)?;
     let mut service = Service::running()?;
     scene::clean(|| {
-        let mut offline = job()?;
+        let mut offline = job(&["kfd-load"])?;
         service.hint()?;
         offline.expect_held("before the package is removed")?;
         said("dpkg", &["--remove", "gpreempt"])?;
