@@ -268,6 +268,12 @@ fn holds(kind: BackendKind) -> anyhow::Result<()> {
         })?;
         service = Service::running()?;
         offline.expect_running("under the next daemon")?;
+        if kind == BackendKind::Agent {
+            guest::eventually("the job to connect again", || {
+                let jobs: Vec<JobInfo> = service.0.get("/v1/jobs")?;
+                Ok(jobs.iter().any(|job| job.registered).then_some(()))
+            })?;
+        }
 
         service.hint()?;
         offline.expect_held("before the service is stopped")?;
