@@ -33,6 +33,8 @@ pub(crate) struct Wish {
     /// Parameters of the driver, `key=value`.
     pub(crate) params: Vec<String>,
     pub(crate) rocm: bool,
+    /// With Python and the project's package.
+    pub(crate) python: bool,
     pub(crate) hardware: Hardware,
     pub(crate) background: Vec<Background>,
     /// More files.
@@ -54,6 +56,7 @@ impl Wish {
             driver: Driver::Sim,
             params: Vec::new(),
             rocm: false,
+            python: false,
             hardware: Hardware::default(),
             background: Vec::new(),
             files: Vec::new(),
@@ -89,6 +92,7 @@ impl Workshop {
             }
             needs.bpf |= !wish.bare;
             needs.rocm |= wish.rocm;
+            needs.python |= wish.python;
         }
         let ready = setup::provide(project, &pins, &needs)?;
         let object = ready
@@ -185,6 +189,9 @@ impl Workshop {
                 .context("the C programs were not built")?;
             files.extend(C_PROGRAMS.iter().map(|(name, _)| to_bin(dir, name)));
         }
+        if wish.python {
+            files.extend(python_package(&self.project)?);
+        }
         files.extend(wish.files.iter().cloned());
         Ok(Guest {
             kernel: self.ready.kernel(&kernel_name(&self.pins, wish)?)?.clone(),
@@ -195,6 +202,11 @@ impl Workshop {
             files,
             rocm: if wish.rocm {
                 self.ready.rocm.clone()
+            } else {
+                None
+            },
+            python: if wish.python {
+                self.ready.python.clone()
             } else {
                 None
             },
@@ -213,6 +225,27 @@ impl Workshop {
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
+}
+
+/// The project's Python package, and what the tests in guests do with it.
+fn python_package(project: &Project) -> Result<Vec<GuestFile>> {
+    let mut files = vec![GuestFile {
+        from: project.root.join("tests/vm/python/package.py"),
+        to: "/usr/lib/gpreempt-python/package.py".to_owned(),
+    }];
+    let dir = project.root.join("python/src/gpreempt");
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
+        let from = entry
+            .with_context(|| format!("read {}", dir.display()))?
+            .path();
+        if from.extension().is_some_and(|extension| extension == "py") {
+            let name = from.file_name().unwrap_or_default().to_string_lossy();
+            let to = format!("/usr/lib/gpreempt-python/gpreempt/{name}");
+            files.push(GuestFile { to, from });
+        }
+    }
+    files.sort_by(|left, right| left.to.cmp(&right.to));
+    Ok(files)
 }
 
 fn has_c_programs(wish: &Wish) -> bool {

@@ -9,7 +9,7 @@ pub(crate) mod digest;
 pub(crate) mod kernels;
 mod packages;
 pub(crate) mod perfetto;
-mod rocm;
+mod runtime;
 mod rust;
 pub(crate) mod tools;
 mod version;
@@ -21,6 +21,7 @@ use anyhow::{anyhow, Result};
 
 use crate::project::Project;
 use kernels::{Kernel, Pins};
+use runtime::Runtime;
 use rust::{Compiler, WithSource};
 use tools::Tools;
 
@@ -35,6 +36,7 @@ pub(crate) struct Needs {
     pub(crate) bpf: bool,
     /// The ROCm runtime.
     pub(crate) rocm: bool,
+    pub(crate) python: bool,
 }
 
 /// What was made available.
@@ -43,6 +45,7 @@ pub(crate) struct Ready {
     pub(crate) kernels: Vec<Kernel>,
     pub(crate) bpf: Option<BpfToolchain>,
     pub(crate) rocm: Option<PathBuf>,
+    pub(crate) python: Option<PathBuf>,
 }
 
 /// What builds eBPF programs.
@@ -97,9 +100,13 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
             }
             let rocm = needs
                 .rocm
-                .then(|| rocm::provide(project, &pins.rocm))
+                .then(|| runtime::provide(project, Runtime::Rocm, &pins.rocm))
                 .transpose()?;
-            Ok((kernels, rocm))
+            let python = needs
+                .python
+                .then(|| runtime::provide(project, Runtime::Python, &pins.python))
+                .transpose()?;
+            Ok((kernels, rocm, python))
         };
         let packages = packages();
         let linker = linker.map(|thread| {
@@ -107,7 +114,7 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
                 .join()
                 .map_err(|_| anyhow!("the thread that builds bpf-linker panicked"))
         });
-        let (kernels, rocm) = packages?;
+        let (kernels, rocm, python) = packages?;
         let bpf = match linker {
             Some(result) => {
                 let (linker_dir, compiler) = result??;
@@ -123,6 +130,7 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
             kernels,
             bpf,
             rocm,
+            python,
         })
     })
 }

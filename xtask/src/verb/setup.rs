@@ -22,6 +22,7 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
             modules: vec![pins.sim_kernel()?.name.clone()],
             bpf: true,
             rocm: true,
+            python: true,
         },
     )?;
     ui::note(&format!(

@@ -66,6 +66,7 @@ pub(crate) fn wish_of(args: &GuestArgs) -> Result<Wish> {
         driver: args.driver,
         params,
         rocm: args.rocm,
+        python: args.python,
         hardware: Hardware {
             memory_mb: args.memory,
             cpus: args.smp,

@@ -66,6 +66,8 @@ pub(crate) struct Guest {
     pub(crate) files: Vec<GuestFile>,
     /// Root of an unpacked ROCm runtime.
     pub(crate) rocm: Option<PathBuf>,
+    /// Root of an unpacked Python.
+    pub(crate) python: Option<PathBuf>,
     /// Started when the driver is loaded.
     pub(crate) background: Vec<Background>,
     pub(crate) hardware: Hardware,

@@ -18,6 +18,7 @@ pub(super) const TESTS: List = &[(
         "patched",
         "patched-multi",
         "patched-reset",
+        "python",
     ],
     // xtask knows this name: a group needs other tests besides.
     "driver_unloads_without_leaks",

@@ -32,14 +32,18 @@ mod patched;
 mod perfetto;
 mod preempt;
 mod profile;
+mod python;
 mod queues;
 mod refusals;
 mod reservation;
 mod reserve;
 mod reset;
 mod rocm;
+mod scenario;
 mod scheduling;
 mod serve;
+mod serve_api;
+mod serve_trouble;
 mod snapshot;
 mod stat;
 mod stock;
@@ -49,6 +53,7 @@ mod top;
 mod unload;
 
 use crate::harness::Test;
+pub(crate) use serve::job;
 
 /// Every test, in the order in which they run.
 pub(crate) fn all() -> Vec<Test> {
@@ -84,6 +89,11 @@ pub(crate) fn all() -> Vec<Test> {
         crash::TESTS,
         serve::EACH,
         serve::TESTS,
+        scenario::EACH,
+        serve_trouble::EACH,
+        serve_api::TESTS,
+        python::TESTS,
+        serve_trouble::TESTS,
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,

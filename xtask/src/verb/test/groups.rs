@@ -50,6 +50,8 @@ struct Group {
     gpus: u32,
     xccs: u32,
     rocm: bool,
+    #[serde(default)]
+    python: bool,
     params: Vec<String>,
     memory_mb: u32,
     deadline_s: u64,
@@ -89,6 +91,7 @@ impl Group {
             driver: self.driver,
             params,
             rocm: self.rocm,
+            python: self.python,
             hardware: Hardware {
                 memory_mb: self.memory_mb,
                 ..Hardware::default()
@@ -399,6 +402,7 @@ mod tests {
             gpus: 0,
             xccs: 0,
             rocm: false,
+            python: false,
             params: vec![],
             memory_mb: 2048,
             deadline_s: 1,
