@@ -153,7 +153,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
 
-    /// Leave out what needs a guest, and say so: with `understand`
+    /// Leave out what needs a guest, and say so: with `understand` and `react`
     #[arg(long)]
     pub(crate) no_vm: bool,
 }
@@ -165,6 +165,10 @@ pub(crate) enum Bench {
     Overhead,
     /// What stopping and restarting queues costs, by every means
     Preempt,
+    /// A training job and a service on one GPU, without the daemon and with it, and preemptions one after the other
+    Scenario,
+    /// How fast the daemon reacts: from a message to the call, idle, with a thousand queues, hints of the C library
+    React,
     /// How fast gpreempt itself is: decoding, replay, queues, top, memory
     Understand,
 }
@@ -206,6 +210,9 @@ pub(crate) struct GuestArgs {
     /// Boot Debian with systemd instead of a minimal system; the packages of `cargo xtask package` are in /root, not installed
     #[arg(long, conflicts_with_all = ["rocm", "bare"])]
     pub(crate) systemd: bool,
+    /// Put Python and the project's package into the guest
+    #[arg(long)]
+    pub(crate) python: bool,
 
     /// Module parameter of the driver
     #[arg(long = "param", value_name = "KEY=VALUE")]

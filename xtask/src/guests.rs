@@ -40,6 +40,8 @@ pub(crate) struct Wish {
     pub(crate) rocm: bool,
     /// Debian with systemd, and the project's packages in `/root`.
     pub(crate) systemd: bool,
+    /// With Python and the project's package.
+    pub(crate) python: bool,
     pub(crate) hardware: Hardware,
     pub(crate) background: Vec<Background>,
     /// More files.
@@ -62,6 +64,7 @@ impl Wish {
             params: Vec::new(),
             rocm: false,
             systemd: false,
+            python: false,
             hardware: Hardware::default(),
             background: Vec::new(),
             files: Vec::new(),
@@ -130,6 +133,7 @@ impl Workshop {
             needs.bpf |= !wish.bare;
             needs.rocm |= wish.rocm;
             needs.system |= wish.systemd;
+            needs.python |= wish.python;
         }
         let ready = setup::provide(project, &pins, &needs)?;
         let object = ready
@@ -250,6 +254,9 @@ impl Workshop {
                 .context("the C programs were not built")?;
             files.extend(C_PROGRAMS.iter().map(|(name, _)| to_bin(dir, name)));
         }
+        if wish.python {
+            files.extend(python_package(&self.project)?);
+        }
         files.extend(wish.files.iter().cloned());
         Ok(Guest {
             kernel: self.ready.kernel(&kernel_name(&self.pins, wish)?)?.clone(),
@@ -268,6 +275,11 @@ impl Workshop {
             } else {
                 None
             },
+            python: if wish.python {
+                self.ready.python.clone()
+            } else {
+                None
+            },
             background: wish.background.clone(),
             hardware: wish.hardware.clone(),
             label: wish.label.clone(),
@@ -283,6 +295,27 @@ impl Workshop {
     pub(crate) fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
+}
+
+/// The project's Python package, and what the tests in guests do with it.
+fn python_package(project: &Project) -> Result<Vec<GuestFile>> {
+    let mut files = vec![GuestFile {
+        from: project.root.join("tests/vm/python/package.py"),
+        to: "/usr/lib/gpreempt-python/package.py".to_owned(),
+    }];
+    let dir = project.root.join("python/src/gpreempt");
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
+        let from = entry
+            .with_context(|| format!("read {}", dir.display()))?
+            .path();
+        if from.extension().is_some_and(|extension| extension == "py") {
+            let name = from.file_name().unwrap_or_default().to_string_lossy();
+            let to = format!("/usr/lib/gpreempt-python/gpreempt/{name}");
+            files.push(GuestFile { to, from });
+        }
+    }
+    files.sort_by(|left, right| left.to.cmp(&right.to));
+    Ok(files)
 }
 
 fn has_c_programs(wish: &Wish) -> bool {

@@ -204,3 +204,11 @@ fn configure(kind: BackendKind, config: &str) -> anyhow::Result<PathBuf> {
     fs::write(CONFIG, format!("{serve}{config}")).context(CONFIG)?;
     Ok(CONFIG.into())
 }
+
+/// Resident memory of a process.
+pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.context("no VmRSS")?.trim().parse().context("VmRSS")
+}

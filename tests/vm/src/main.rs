@@ -4,6 +4,9 @@
 //! Every test starts the real `gpreempt` and the load that it is to see, and compares what it says with what the load
 //! did. Nothing here sleeps and hopes: everything is waited for with a deadline.
 
+mod caller;
+#[path = "../../../gpreempt/tests/common/calls.rs"]
+mod calls;
 mod check;
 mod controller;
 mod cycler;
@@ -17,6 +20,7 @@ mod kernel_log;
 mod load;
 mod preemption;
 mod record;
+mod scenario;
 mod scene;
 mod tests;
 mod watch;
@@ -43,20 +47,21 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(controller::VERB) {
-        return match controller::serve() {
+    type Role = (&'static str, fn() -> anyhow::Result<()>);
+    const ROLES: [Role; 6] = [
+        (caller::VERB, caller::run),
+        (controller::VERB, controller::serve),
+        (cycler::VERB, cycler::serve),
+        (scenario::VERB, scenario::run),
+        (scenario::react::VERB, scenario::react::run),
+        (scenario::service::VERB, scenario::service::run),
+    ];
+    let verb = std::env::args().nth(1);
+    if let Some((verb, run)) = ROLES.iter().find(|role| verb.as_deref() == Some(role.0)) {
+        return match run() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("vm-tests {}: {error:#}", controller::VERB);
-                ExitCode::FAILURE
-            }
-        };
-    }
-    if std::env::args().nth(1).as_deref() == Some(cycler::VERB) {
-        return match cycler::serve() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("vm-tests {}: {error:#}", cycler::VERB);
+                eprintln!("vm-tests {verb}: {error:#}");
                 ExitCode::FAILURE
             }
         };

@@ -23,7 +23,8 @@ const ROOM_BYTES: u64 = 3_000_000_000;
 pub(crate) struct Pins {
     pub(crate) kernel: Vec<Spec>,
     pub(crate) rust_src: RustSrcPins,
-    pub(crate) rocm: RocmPins,
+    pub(crate) rocm: RuntimePins,
+    pub(crate) python: RuntimePins,
     pub(crate) perfetto: super::perfetto::Pin,
 }
 
@@ -75,18 +76,18 @@ pub(crate) struct RustSrcPin {
     pub(crate) sha256: String,
 }
 
-/// The packages of the ROCm runtime.
+/// The packages of something that runs in guests with the libraries that it needs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RocmPins {
+pub(crate) struct RuntimePins {
     pub(crate) suites: Vec<String>,
-    pub(crate) packages: Vec<RocmPin>,
+    pub(crate) packages: Vec<PackagePin>,
 }
 
 /// One of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RocmPin {
+pub(crate) struct PackagePin {
     pub(crate) name: String,
     pub(crate) version: String,
     pub(crate) sha256: String,

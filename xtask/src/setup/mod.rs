@@ -10,7 +10,7 @@ pub(crate) mod digest;
 pub(crate) mod kernels;
 mod packages;
 pub(crate) mod perfetto;
-mod rocm;
+mod runtime;
 mod rust;
 pub(crate) mod tools;
 mod version;
@@ -22,6 +22,7 @@ use anyhow::{anyhow, Result};
 
 use crate::project::Project;
 use kernels::{Kernel, Pins};
+use runtime::Runtime;
 use rust::{Compiler, WithSource};
 use tools::Tools;
 
@@ -38,6 +39,7 @@ pub(crate) struct Needs {
     pub(crate) rocm: bool,
     /// A Debian that boots.
     pub(crate) system: bool,
+    pub(crate) python: bool,
 }
 
 /// What was made available.
@@ -47,6 +49,7 @@ pub(crate) struct Ready {
     pub(crate) bpf: Option<BpfToolchain>,
     pub(crate) rocm: Option<PathBuf>,
     pub(crate) system: Option<PathBuf>,
+    pub(crate) python: Option<PathBuf>,
 }
 
 /// What builds eBPF programs.
@@ -101,10 +104,14 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
             }
             let rocm = needs
                 .rocm
-                .then(|| rocm::provide(project, &pins.rocm))
+                .then(|| runtime::provide(project, Runtime::Rocm, &pins.rocm))
                 .transpose()?;
             let system = needs.system.then(|| debian::system(project)).transpose()?;
-            Ok((kernels, rocm, system))
+            let python = needs
+                .python
+                .then(|| runtime::provide(project, Runtime::Python, &pins.python))
+                .transpose()?;
+            Ok((kernels, rocm, system, python))
         };
         let packages = packages();
         let linker = linker.map(|thread| {
@@ -112,7 +119,7 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
                 .join()
                 .map_err(|_| anyhow!("the thread that builds bpf-linker panicked"))
         });
-        let (kernels, rocm, system) = packages?;
+        let (kernels, rocm, system, python) = packages?;
         let bpf = match linker {
             Some(result) => {
                 let (linker_dir, compiler) = result??;
@@ -129,6 +136,7 @@ pub(crate) fn provide(project: &Project, pins: &Pins, needs: &Needs) -> Result<R
             bpf,
             rocm,
             system,
+            python,
         })
     })
 }

@@ -23,6 +23,7 @@ pub(crate) fn run(project: &Project) -> Result<ExitCode> {
             bpf: true,
             rocm: true,
             system: true,
+            python: true,
         },
     )?;
     ui::note(&format!(

@@ -67,6 +67,7 @@ pub(crate) fn wish_of(args: &GuestArgs) -> Result<Wish> {
         params,
         rocm: args.rocm,
         systemd: args.systemd,
+        python: args.python,
         hardware: Hardware {
             memory_mb: args.memory,
             cpus: args.smp,

@@ -68,6 +68,8 @@ pub(crate) struct Guest {
     pub(crate) rocm: Option<PathBuf>,
     /// Root of an unpacked Debian, whose systemd is PID 1 in place of the project's.
     pub(crate) system: Option<PathBuf>,
+    /// Root of an unpacked Python.
+    pub(crate) python: Option<PathBuf>,
     /// Started when the driver is loaded.
     pub(crate) background: Vec<Background>,
     pub(crate) hardware: Hardware,

@@ -22,7 +22,7 @@ use crate::setup::tools::Tools;
 /// The channel's device, for kernels that do not have it built in.
 const CHANNEL_MODULES: &[&str] = &["virtio_pci", "virtio_console"];
 
-/// Parts of the ROCm packages that no guest reads.
+/// Parts of packages that no guest reads.
 const UNREAD: &[&str] = &[
     "usr/share/doc",
     "usr/share/man",
@@ -33,6 +33,14 @@ const UNREAD: &[&str] = &[
     "usr/share/zoneinfo",
     "usr/lib/x86_64-linux-gnu/gconv",
     "usr/lib/x86_64-linux-gnu/audit",
+    // Of Python's library.
+    "lib/x86_64-linux-gnu/gconv",
+    "usr/lib/python3.11/lib2to3",
+    "usr/lib/python3.11/pydoc_data",
+    "usr/lib/python3.11/test",
+    "usr/share/applications",
+    "usr/share/binfmts",
+    "usr/share/pixmaps",
 ];
 
 /// Directories that are links into /usr on Debian, where its packages do not say so.
@@ -88,7 +96,7 @@ pub(crate) fn write(project: &Project, tools: &Tools, guest: &Guest, path: &Path
         plan.then = system::INIT.map(str::to_owned).into();
     }
     plan.modules.dedup_by(|left, right| left.name == right.name);
-    if let Some(root) = &guest.rocm {
+    for root in guest.rocm.iter().chain(&guest.python) {
         segments.push(tree_segment(project, root)?);
     }
 
@@ -142,7 +150,7 @@ fn own_segment<W: Write>(
         directories(&mut cpio, &mut dirs, dir)?;
     }
     if guest.rocm.is_some() {
-        // The packages expect a merged /usr and do not bring its links.
+        // These packages expect a merged /usr and do not bring its links.
         cpio.link("lib64", "usr/lib64")?;
     }
     // Without it the kernel starts PID 1 with closed streams.

@@ -19,6 +19,7 @@ pub(super) const TESTS: List = &[(
         "patched-multi",
         "patched-reset",
         "systemd",
+        "python",
     ],
     // xtask knows this name: a group needs other tests besides.
     "driver_unloads_without_leaks",

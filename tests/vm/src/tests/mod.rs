@@ -33,15 +33,19 @@ mod patched;
 mod perfetto;
 mod preempt;
 mod profile;
+mod python;
 mod queues;
 mod refusals;
 mod reservation;
 mod reserve;
 mod reset;
 mod rocm;
+mod scenario;
 mod scheduling;
 mod serve;
+mod serve_api;
 mod serve_options;
+mod serve_trouble;
 mod service;
 mod snapshot;
 mod stat;
@@ -52,6 +56,7 @@ mod top;
 mod unload;
 
 use crate::harness::Test;
+pub(crate) use serve::job;
 
 /// Every test, in the order in which they run.
 pub(crate) fn all() -> Vec<Test> {
@@ -90,6 +95,11 @@ pub(crate) fn all() -> Vec<Test> {
         serve::TESTS,
         serve_options::TESTS,
         service::TESTS,
+        scenario::EACH,
+        serve_trouble::EACH,
+        serve_api::TESTS,
+        python::TESTS,
+        serve_trouble::TESTS,
         refusals::EACH,
         refusals::TESTS,
         reserve::TESTS,

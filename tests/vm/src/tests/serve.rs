@@ -52,7 +52,7 @@ fn hex(name: &str) -> String {
 }
 
 /// A busy job of this name.
-pub(super) fn job(name: &str, queues: u32) -> anyhow::Result<Job> {
+pub(crate) fn job(name: &str, queues: u32) -> anyhow::Result<Job> {
     let queues = queues.to_string();
     Job::busy(&[
         "--profile",

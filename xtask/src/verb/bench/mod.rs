@@ -3,11 +3,13 @@
 
 mod overhead;
 mod preempt;
+mod react;
+mod scenario;
 mod understand;
 
 use std::fs;
 use std::io::Write;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,13 +25,15 @@ use crate::vm::{Ending, Machine, Session};
 /// Runs the verb.
 pub(crate) fn run(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
     ensure!(
-        !args.no_vm || matches!(args.what, Bench::Understand),
+        !args.no_vm || matches!(args.what, Bench::Understand | Bench::React),
         "all of this is measured in guests: --no-vm leaves nothing of it"
     );
     let page = match args.what {
         Bench::Understand => understand::measure(project, !args.no_vm)?,
         Bench::Overhead => overhead::measure(project)?,
         Bench::Preempt => preempt::measure(project)?,
+        Bench::Scenario => scenario::measure(project)?,
+        Bench::React => react::measure(project, !args.no_vm)?,
     };
     print!("{page}");
     if let Some(path) = &args.write {
@@ -46,17 +50,33 @@ fn guest_lines(
     deadline: Duration,
     measurements: &[&str],
 ) -> Result<Vec<Value>> {
+    let commands: Vec<Vec<&str>> = measurements
+        .iter()
+        .map(|measurement| vec!["vm-bench", measurement])
+        .collect();
+    lines_of(project, workshop, wish, deadline, &commands)
+}
+
+/// Boots the guest, runs these commands one after the other, and returns the lines they printed.
+fn lines_of(
+    project: &Project,
+    workshop: &Workshop,
+    wish: &Wish,
+    deadline: Duration,
+    commands: &[Vec<&str>],
+) -> Result<Vec<Value>> {
     let mut machine = Machine::boot(project, workshop.tools(), &workshop.guest(wish)?, deadline)?;
     let output = Shared::default();
-    for measurement in measurements {
-        let step = Step::start(&format!("measure: {measurement}"));
-        let argv = ["vm-bench", measurement].map(str::to_owned).to_vec();
+    for command in commands {
+        let command = command.join(" ");
+        let step = Step::start(&format!("measure: {command}"));
+        let argv = command.split(' ').map(str::to_owned).collect();
         let session =
             Session::captured(argv, Box::new(output.clone()), Box::new(std::io::stderr()));
         let ending = session.run(&mut machine)?;
         ensure!(
             ending == Ending::Code(0),
-            "vm-bench {measurement} ended with {ending:?} (console log: {})",
+            "{command} ended with {ending:?} (console log: {})",
             machine.log().display()
         );
         step.done();
@@ -67,8 +87,33 @@ fn guest_lines(
     let bytes = output.take();
     String::from_utf8_lossy(&bytes)
         .lines()
-        .map(|line| serde_json::from_str(line).with_context(|| format!("line of vm-bench: {line}")))
+        .map(|line| serde_json::from_str(line).with_context(|| format!("line of a guest: {line}")))
         .collect()
+}
+
+/// What this was measured on, and how busy it was.
+fn processor() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let of = |key: &'static str| info.lines().filter(move |line| line.starts_with(key));
+    let model = of("model name").find_map(|line| Some(line.split_once(':')?.1.trim().to_owned()));
+    let load = read("/proc/loadavg");
+    format!(
+        "{} processors ({}), load average {} at the end",
+        of("processor").count(),
+        model.unwrap_or_else(|| "unknown".to_owned()),
+        load.split(' ').next().unwrap_or("unknown"),
+    )
+}
+
+/// The first line of what a program says with `--version`.
+fn version_of(mut program: Command) -> String {
+    let output = program.arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let line = text
+        .ok()
+        .and_then(|text| text.lines().next().map(str::to_owned));
+    line.unwrap_or_else(|| "an unknown version".to_owned())
 }
 
 /// What a guest printed.

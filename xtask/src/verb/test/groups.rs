@@ -52,6 +52,7 @@ struct Group {
     rocm: bool,
     #[serde(default)]
     systemd: bool,
+    python: bool,
     params: Vec<String>,
     memory_mb: u32,
     deadline_s: u64,
@@ -92,6 +93,7 @@ impl Group {
             params,
             rocm: self.rocm,
             systemd: self.systemd,
+            python: self.python,
             hardware: Hardware {
                 memory_mb: self.memory_mb,
                 ..Hardware::default()
@@ -403,6 +405,7 @@ mod tests {
             xccs: 0,
             rocm: false,
             systemd: false,
+            python: false,
             params: vec![],
             memory_mb: 2048,
             deadline_s: 1,

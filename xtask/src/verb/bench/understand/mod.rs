@@ -8,7 +8,6 @@ mod measure;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -160,7 +159,7 @@ pub(super) fn measure(project: &Project, with_guest: bool) -> Result<String> {
          Printed by `cargo xtask bench understand --write docs/speed.md`; not written by hand. {}, release build, {ROUNDS} rounds ({QUEUES_RUNS} runs of `queues` in each, after one that does not count). CPU time is \
          that of the whole process, user and system. Each of the processes has seven compute queues and a copy queue, on a GPU with 4 XCCs; a \
          picture of 512 queues is {:.0} MB of text.\n\n",
-        processor(),
+        super::processor(),
         recordings.picture_bytes as f64 / 1e6,
     );
     table(&mut page, &figures)?;
@@ -396,21 +395,6 @@ fn in_guest(project: &Project, figures: &mut Figures) -> Result<()> {
 
 fn path(path: &Path) -> Result<&str> {
     path.to_str().context("a path that is not UTF-8")
-}
-
-/// What this was measured on, and how busy it was.
-fn processor() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let of = |key: &'static str| info.lines().filter(move |line| line.starts_with(key));
-    let model = of("model name").find_map(|line| Some(line.split_once(':')?.1.trim().to_owned()));
-    let load = read("/proc/loadavg");
-    format!(
-        "{} processors ({}), load average {} at the end",
-        of("processor").count(),
-        model.unwrap_or_else(|| "unknown".to_owned()),
-        load.split(' ').next().unwrap_or("unknown"),
-    )
 }
 
 #[cfg(test)]

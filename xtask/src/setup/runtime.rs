@@ -1,25 +1,43 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The ROCm runtime of the distribution, unpacked for guests.
+//! What guests may have of the distribution beside a kernel: the ROCm runtime, Python. Unpacked with the libraries that it needs.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use super::digest;
-use super::kernels::RocmPins;
+use super::kernels::RuntimePins;
 use super::packages::{self, Finder, Wanted};
 use crate::exit::unavailable;
 use crate::project::Project;
 use crate::ui;
 
-/// The root of the unpacked runtime.
-pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
+/// Which.
+#[derive(Clone, Copy)]
+pub(crate) enum Runtime {
+    Rocm,
+    Python,
+}
+
+impl Runtime {
+    /// Directory in the cache, and its name in a sentence.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Rocm => ("rocm", "the ROCm runtime"),
+            Self::Python => ("python", "Python"),
+        }
+    }
+}
+
+/// The root of what was unpacked.
+pub(crate) fn provide(project: &Project, runtime: Runtime, pins: &RuntimePins) -> Result<PathBuf> {
+    let (dir, name) = runtime.names();
     let key = digest::of_parts(
         pins.packages
             .iter()
             .flat_map(|pin| [pin.name.as_bytes(), pin.sha256.as_bytes()]),
     );
-    let root = project.cache.join("rocm").join(&key[..16]);
+    let root = project.cache.join(dir).join(&key[..16]);
     if root.is_dir() {
         return Ok(root);
     }
@@ -40,7 +58,7 @@ pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
             // The libraries of one suite fit each other; old and new ones may not.
             let newest: Vec<Wanted> = pinned
                 .iter()
-                .map(|wanted| replacement(&finder, wanted))
+                .map(|wanted| replacement(&finder, name, wanted))
                 .collect::<Result<_>>()?;
             finder
                 .archives(&newest)?
@@ -51,17 +69,14 @@ pub(crate) fn provide(project: &Project, pins: &RocmPins) -> Result<PathBuf> {
     Ok(root)
 }
 
-fn replacement(finder: &Finder<'_>, gone: &Wanted) -> Result<Wanted> {
+fn replacement(finder: &Finder<'_>, runtime: &str, gone: &Wanted) -> Result<Wanted> {
     let name = &gone.name;
     let newest = finder.versions(name)?.pop();
-    let version = newest.ok_or_else(|| {
-        unavailable(format!(
-            "no package {name} for the ROCm runtime is to be had"
-        ))
-    })?;
+    let version = newest
+        .ok_or_else(|| unavailable(format!("no package {name} for {runtime} is to be had")))?;
     if version != gone.version {
         ui::warn(&format!(
-            "a package of the ROCm runtime in tests/kernels.toml is gone: {name} {version} takes the place of {}, with the \
+            "a package of {runtime} in tests/kernels.toml is gone: {name} {version} takes the place of {}, with the \
              digest of the signed package index",
             gone.version
         ));

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How fast the daemon reacts, and what it takes while nothing happens. `cargo xtask bench react` runs this in a guest; nothing is
+//! judged here.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
+use std::sync::mpsc::{channel, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use gpreempt::control::BackendKind;
+use gpreempt::serve::{AuditRecord, Held};
+use nix::sys::eventfd::EventFd;
+use serde_json::json;
+use workload::ioctl::KfdFile;
+
+use super::service::Service;
+use super::{emit, series, training};
+use crate::daemon::{Daemon, NO_GUARDS, RULES};
+use crate::guest;
+use crate::tests::job;
+
+/// First argument that makes `vm-tests` run this: `react BACKEND`.
+pub(crate) const VERB: &str = "react";
+
+const ROUNDS: usize = 300;
+const NEW_PROCESSES: usize = 20;
+
+/// While nothing happens, so long and so often with each policy.
+const IDLE: Duration = Duration::from_secs(10);
+const IDLE_ROUNDS: usize = 3;
+
+/// Runs all of it.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let name = std::env::args().nth(2).context("BACKEND")?;
+    let kind =
+        clap::ValueEnum::from_str(&name, false).map_err(|error: String| anyhow::anyhow!(error))?;
+    idle(kind)?;
+    reaction(kind)
+}
+
+fn config(policy: &str) -> String {
+    format!("[policy]\nname = \"{policy}\"\n{NO_GUARDS}{RULES}")
+}
+
+/// Another thread that sleeps until it is told, and then makes a call of the driver that does nothing.
+struct Bare {
+    told: EventFd,
+    times: Receiver<(Instant, Instant)>,
+}
+
+impl Bare {
+    fn start() -> anyhow::Result<Self> {
+        let told = EventFd::new().context("eventfd")?;
+        let mut waits = File::from(told.as_fd().try_clone_to_owned()?);
+        let (to, times) = channel();
+        let kfd = KfdFile::open()?;
+        thread::spawn(move || -> anyhow::Result<()> {
+            let mut count = [0; 8];
+            loop {
+                waits.read_exact(&mut count)?;
+                let woken = Instant::now();
+                kfd.version()?;
+                to.send((woken, Instant::now()))?;
+            }
+        });
+        Ok(Self { told, times })
+    }
+
+    fn once(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        self.told.write(1).context("eventfd")?;
+        let (woken, done) = self.times.recv().context("the thread ended")?;
+        emit(&json!({
+            "line": "bare", "wake_ns": (woken - started).as_nanos() as u64, "call_ns": (done - woken).as_nanos() as u64,
+        }));
+        Ok(())
+    }
+}
+
+fn tell(what: &str, held: &Held) {
+    emit(&json!({
+        "line": "reaction", "what": what, "message_ns": held.message_ns, "decision_ns": held.decision_ns, "order_ns": held.order_ns,
+    }));
+}
+
+/// From a message to the call, by a hint and by an event of the driver, in turn with what nobody can do without.
+fn reaction(kind: BackendKind) -> anyhow::Result<()> {
+    let offline = training()?;
+    let mut daemon = Daemon::start(kind, &config("priority"))?;
+    let mut bare = Bare::start()?;
+    // The first stop opens the backend.
+    series::run(&mut daemon, &offline, 5)?;
+    for _ in 0..ROUNDS {
+        bare.once()?;
+        let all = series::run(&mut daemon, &offline, 1)?;
+        let held = all.first().and_then(|one| one.held.as_ref());
+        tell("hint", held.context("a hint that had nothing held")?);
+    }
+    let hint = daemon.hint()?;
+    for number in 0..NEW_PROCESSES {
+        let new = job(&format!("offline-{number}"), 1)?;
+        let held = guest::eventually("the new process to be held", || {
+            let of_it = |record: &AuditRecord| match record {
+                AuditRecord::Held(held) if held.pids.iter().any(|pid| pid.0 == new.pid()) => {
+                    Some(held.clone())
+                }
+                _ => None,
+            };
+            Ok(daemon.audit()?.iter().find_map(of_it))
+        })?;
+        tell("process", &held);
+        bare.once()?;
+    }
+    daemon.end_hint(hint)?;
+    daemon.stop()?;
+    offline.load.stop().map(drop)
+}
+
+/// Processor time of all threads so far.
+fn processor_ns(pid: u32) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path().join("schedstat");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let first = text.split(' ').next().context("schedstat")?;
+        sum += first.parse::<u64>().context("schedstat")?;
+    }
+    Ok(sum)
+}
+
+/// A job that works, a service without requests.
+fn idle(kind: BackendKind) -> anyhow::Result<()> {
+    let offline = training()?;
+    let service = Service::start()?;
+    for policy in ["priority", "manual"] {
+        let mut daemon = Daemon::start(kind, &config(policy))?;
+        // It has held before, as in the middle of a day.
+        if policy == "priority" {
+            series::run(&mut daemon, &offline, 20)?;
+        }
+        thread::sleep(Duration::from_secs(3));
+        for _ in 0..IDLE_ROUNDS {
+            let (before, started) = (processor_ns(daemon.pid())?, Instant::now());
+            thread::sleep(IDLE);
+            let cpu_ns = processor_ns(daemon.pid())? - before;
+            emit(&json!({
+                "line": "idle", "policy": policy, "cpu_ns": cpu_ns, "wall_ns": started.elapsed().as_nanos() as u64,
+                "rss_kib": crate::daemon::resident_kib(daemon.pid())?,
+            }));
+        }
+        daemon.stop()?;
+    }
+    drop(service);
+    offline.load.stop().map(drop)
+}
