@@ -148,7 +148,7 @@ fn measure() -> Outcome<()> {
     for round in 0..ROUNDS + WARM {
         for turn in 0..2 {
             let started = Instant::now();
-            let times = if (round + turn) % 2 == 0 {
+            let times = if (round + turn).is_multiple_of(2) {
                 for pair in sizes.chunks(2) {
                     bare.write_all(&buffer[..pair[0]])?;
                     bare.read_exact(&mut buffer[..pair[1]])?;

@@ -52,6 +52,7 @@ struct Group {
     rocm: bool,
     #[serde(default)]
     systemd: bool,
+    #[serde(default)]
     python: bool,
     params: Vec<String>,
     memory_mb: u32,
