@@ -21,7 +21,7 @@ const MS: u64 = 1_000_000;
 fn members() -> Vec<(Assigned, Member)> {
     let of = |number: u32| {
         let pid = Pid(1000 + number);
-        let online = number % 4 == 0;
+        let online = number.is_multiple_of(4);
         let assigned = Assigned {
             job: match online {
                 true => JobId::of(pid),
@@ -79,7 +79,7 @@ fn main() {
             let now_ns = 1_000_000 * MS + turn * 2 * MS;
             let mut jobs = Job::gather(members.iter().cloned(), now_ns);
             // For twenty turns somebody has work, for twenty nobody has.
-            let busy = turn / 20 % 2 == 0;
+            let busy = (turn / 20).is_multiple_of(2);
             for job in &mut jobs {
                 job.since_ns = now_ns - 50 * MS;
                 job.activity = Activity {
@@ -89,7 +89,7 @@ fn main() {
             }
             let view = View {
                 jobs,
-                hints: u32::from(busy && turn % 3 == 0),
+                hints: u32::from(busy && turn.is_multiple_of(3)),
                 latencies: vec![Latency {
                     ts_ns: now_ns,
                     latency_ns: (turn % 50) * MS,

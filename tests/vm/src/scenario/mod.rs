@@ -97,7 +97,7 @@ fn phases(
     let alone = |service: &mut Service| {
         Phase::new(round, "alone").run(service, None, Some(Manner::Quiet), None)
     };
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         alone(service)?;
     }
     let mut job = training()?;
@@ -115,7 +115,7 @@ fn phases(
         }
     }
     job.load.stop()?;
-    if round % 2 == 1 {
+    if !round.is_multiple_of(2) {
         alone(service)?;
     }
     Ok(())
