@@ -115,7 +115,7 @@ fn phases(
         }
     }
     job.load.stop()?;
-    if round % 2 == 1 {
+    if !round.is_multiple_of(2) {
         alone(service)?;
     }
     Ok(())
