@@ -229,6 +229,31 @@ impl Agent {
         said.extend(waiting.into_iter().map(|pid| (pid, Said::Silent)));
         said
     }
+
+    /// Restarts what is held of these.
+    fn go(&mut self, pids: &[Pid]) -> Outcome {
+        let started = Instant::now();
+        let order = self.order(GO, false);
+        let said = self.call(pids, order);
+        let mut outcome = Outcome::default();
+        for (pid, said) in said {
+            let mut of = of_process(pid);
+            match said {
+                Said::Done(answer) if answer.errno == 0 => {
+                    self.held.remove(&pid);
+                    (of.queues, of.changed) = (answer.queues, answer.changed);
+                }
+                Said::Gone => {
+                    self.held.remove(&pid);
+                }
+                Said::Done(answer) => of.refusal = Some(failed(answer)),
+                Said::Silent => of.refusal = Some(is_silent()),
+            }
+            outcome.targets.push(of);
+        }
+        outcome.total_ns = ns(started.elapsed());
+        outcome
+    }
 }
 
 impl Backend for Agent {
@@ -285,37 +310,14 @@ impl Backend for Agent {
     }
 
     fn resume(&mut self, targets: &[Target]) -> Result<Outcome, ControlError> {
-        let started = Instant::now();
-        let pids: Vec<Pid> = targets
-            .iter()
-            .map(|target| target.pid)
-            .filter(|pid| self.held.contains(pid))
-            .collect();
-        let order = self.order(GO, false);
-        let said = self.call(&pids, order);
-        let mut outcome = Outcome::default();
-        for (pid, said) in said {
-            let mut of = of_process(pid);
-            match said {
-                Said::Done(answer) if answer.errno == 0 => {
-                    self.held.remove(&pid);
-                    (of.queues, of.changed) = (answer.queues, answer.changed);
-                }
-                Said::Gone => {
-                    self.held.remove(&pid);
-                }
-                Said::Done(answer) => of.refusal = Some(failed(answer)),
-                Said::Silent => of.refusal = Some(is_silent()),
-            }
-            outcome.targets.push(of);
-        }
-        outcome.total_ns = ns(started.elapsed());
-        Ok(outcome)
+        let named = targets.iter().map(|target| target.pid);
+        let held: Vec<Pid> = named.filter(|pid| self.held.contains(pid)).collect();
+        Ok(self.go(&held))
     }
 
     fn resume_all(&mut self) -> Result<Outcome, ControlError> {
-        let targets: Vec<Target> = self.held.iter().map(|pid| whole(*pid)).collect();
-        self.resume(&targets)
+        let held: Vec<Pid> = self.held.iter().copied().collect();
+        Ok(self.go(&held))
     }
 
     fn renew(&mut self) -> Result<(), ControlError> {
@@ -341,16 +343,6 @@ impl Drop for Agent {
     fn drop(&mut self) {
         // Who cannot be told hears nothing more, and restarts its queues when the lease ends.
         let _ = self.resume_all();
-    }
-}
-
-fn whole(pid: Pid) -> Target {
-    Target {
-        pid,
-        start_ticks: 0,
-        comm: crate::event::Comm::from_procfs(b""),
-        queues: Vec::new(),
-        whole: true,
     }
 }
 

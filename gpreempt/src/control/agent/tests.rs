@@ -54,8 +54,11 @@ impl Job {
 
 fn target(pid: u32) -> Target {
     Target {
+        pid: Pid(pid),
         start_ticks: 1,
-        ..whole(Pid(pid))
+        comm: crate::event::Comm::from_procfs(b""),
+        queues: Vec::new(),
+        whole: true,
     }
 }
 

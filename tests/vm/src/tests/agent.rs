@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use anyhow::Context as _;
 use gpreempt::control::BackendKind;
 use gpreempt::policy::Class;
-use gpreempt::serve::AuditRecord;
+use gpreempt::serve::{AuditRecord, Held};
 use nix::sys::signal::Signal;
 
 use super::List;
@@ -166,15 +166,12 @@ fn children() -> anyhow::Result<()> {
         for _ in 0..2 {
             let id = daemon.hint()?;
             ensure_eq!(guest::stat(0, "mapped_now")?, 0, "queues that are mapped");
-            let held = daemon
-                .audit()?
-                .into_iter()
-                .rev()
-                .find_map(|record| match record {
-                    AuditRecord::Held(held) => Some((held.queues, held.backend)),
-                    _ => None,
-                });
-            ensure_eq!(held, Some((6, Some(KIND))), "queues that are held, by what");
+            let held = last_hold(&daemon)?;
+            ensure_eq!(
+                (held.queues, held.backend),
+                (6, Some(KIND)),
+                "queues that are held, by what"
+            );
             daemon.end_hint(id)?;
             guest::eventually("all to run", || {
                 Ok((guest::stat(0, "mapped_now")? == 6).then_some(()))
@@ -187,6 +184,18 @@ fn children() -> anyhow::Result<()> {
         }
         daemon.stop()
     })
+}
+
+/// What the audit log says of the last hold.
+fn last_hold(daemon: &Daemon) -> anyhow::Result<Held> {
+    let held = |record| match record {
+        AuditRecord::Held(held) => Some(held),
+        _ => None,
+    };
+    let mut all = daemon.audit()?.into_iter();
+    all.rfind(|record| matches!(record, AuditRecord::Held(_)))
+        .and_then(held)
+        .context("no hold")
 }
 
 /// Starts a command that obeys, as part of the gang.
@@ -413,19 +422,7 @@ fn runtime() -> anyhow::Result<()> {
         for _ in 0..3 {
             let id = daemon.hint()?;
             ensure_eq!(guest::stat(0, "mapped_now")?, 0, "queues that are mapped");
-            let held = daemon
-                .audit()?
-                .into_iter()
-                .rev()
-                .find_map(|record| match record {
-                    AuditRecord::Held(held) => Some(held),
-                    _ => None,
-                });
-            ensure_eq!(
-                held.context("no hold")?.queues,
-                queues,
-                "queues that are held"
-            );
+            ensure_eq!(last_hold(&daemon)?.queues, queues, "queues that are held");
             let before = requests(&load)?;
             daemon.end_hint(id)?;
             guest::eventually("the runtime's work to go on", || {
