@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory of other processes: the read and write indices of a queue lie in its owner's.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
@@ -8,6 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use nix::errno::Errno;
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 
+use super::Root;
 use crate::event::Pid;
 
 /// Eight bytes, little-endian.
@@ -36,4 +38,50 @@ pub(super) fn read_u64(pid: Pid, address: u64) -> io::Result<u64> {
         Err(error) => return Err(error.into()),
     }
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Memory of processes that is read again and again: where that takes procfs, its file stays open.
+#[derive(Debug, Default)]
+pub struct Windows(BTreeMap<Pid, File>);
+
+impl Windows {
+    /// Eight bytes, little-endian.
+    ///
+    /// # Errors
+    /// As of [`Root::memory`], and UnexpectedEof if the process has executed another program since it was first read.
+    pub fn read_u64(&mut self, root: &Root, pid: Pid, address: u64) -> io::Result<u64> {
+        if !root.is_real() {
+            return root.memory(pid, address);
+        }
+        let mut bytes = [0; 8];
+        match self.0.get(&pid) {
+            Some(file) => file.read_exact_at(&mut bytes, address)?,
+            None => {
+                let file = File::open(format!("/proc/{pid}/mem"))?;
+                file.read_exact_at(&mut bytes, address)?;
+                self.0.insert(pid, file);
+            }
+        }
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_window_shows_what_is_there_now() {
+        let value = AtomicU64::new(7);
+        let address = std::ptr::from_ref(&value) as u64;
+        let (root, me) = (Root::real(), Pid(std::process::id()));
+        let mut windows = Windows::default();
+        assert_eq!(windows.read_u64(&root, me, address).unwrap(), 7);
+        value.store(8, Ordering::Relaxed);
+        assert_eq!(windows.read_u64(&root, me, address).unwrap(), 8);
+        assert_eq!(windows.0.len(), 1);
+        assert!(windows.read_u64(&root, me, 0).is_err());
+    }
 }

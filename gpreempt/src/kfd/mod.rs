@@ -23,4 +23,5 @@ pub mod uapi;
 
 pub use clock::boottime_ns;
 pub use dump::{text, ParseError};
+pub use memory::Windows;
 pub use root::{Captured, Root};

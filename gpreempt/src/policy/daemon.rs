@@ -33,7 +33,7 @@ pub struct Serve {
     /// How often queues are looked at for waiting packets while something runs.
     #[serde(deserialize_with = "poll")]
     pub poll_busy: u64,
-    /// How often, when nothing has run for a while.
+    /// How often at least, when nothing has run for a while.
     #[serde(deserialize_with = "poll")]
     pub poll_idle: u64,
 }
@@ -48,7 +48,7 @@ impl Default for Serve {
             audit: None,
             hint_expiry: 10_000_000_000,
             poll_busy: 1_000_000,
-            poll_idle: 20_000_000,
+            poll_idle: 100_000_000,
         }
     }
 }

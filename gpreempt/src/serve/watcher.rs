@@ -36,6 +36,9 @@ pub(super) enum Change {
     Lost(u64),
 }
 
+/// How often it is looked whether events were lost and whether the driver is still there.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
+
 /// Between two tries to attach.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
@@ -67,6 +70,7 @@ fn watch(root: &Root, to: &Mailbox) -> String {
     let options = Options {
         wait: true,
         unsignalled: true,
+        tick: Some(LOOK_AROUND),
         ..Options::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

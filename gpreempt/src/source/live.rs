@@ -31,6 +31,9 @@ use super::{
 /// Records that are in no hurry do not wake the reader: it looks at least this often.
 const TICK: Duration = Duration::from_millis(100);
 
+/// The same for the daemon, to which these say nothing.
+const DAEMON_TICK: Duration = Duration::from_secs(2);
+
 /// After so many records the ring is emptied again, so that it does not fill up while they are looked at.
 const SLICE: usize = 256;
 
@@ -134,6 +137,7 @@ pub struct Live {
     /// The ring's descriptor in the runtime's poller; made at the first wait, because only then there must be a runtime.
     backlog: Backlog,
     poller: Option<AsyncFd<OwnedFd>>,
+    tick: Duration,
 }
 
 impl Live {
@@ -244,6 +248,10 @@ impl Live {
             counters,
             backlog: Backlog::default(),
             poller: None,
+            tick: match options.probes {
+                ProbeSet::Daemon => DAEMON_TICK,
+                _ => TICK,
+            },
         })
     }
 
@@ -278,7 +286,7 @@ impl Live {
             }
             if let Some(poller) = &self.poller {
                 // A timeout is no error: it is the tick of records that wake nobody.
-                if let Ok(ready) = tokio::time::timeout(TICK, poller.readable()).await {
+                if let Ok(ready) = tokio::time::timeout(self.tick, poller.readable()).await {
                     ready.context("polling the ring buffer")?.clear_ready();
                 }
             }
