@@ -32,7 +32,7 @@ impl Handle {
         let root = Root::real();
         Ok(Self {
             pid: std::process::id(),
-            hints: Mutex::new(Hints::new(&root, &socket)?),
+            hints: Mutex::new(Hints::new(&root, &socket)),
             holds: Mutex::new(Holds::new(&root)),
             slots: Mutex::new(Slots::new(&root)),
             root,

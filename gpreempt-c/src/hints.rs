@@ -5,38 +5,34 @@ use std::path::Path;
 
 use gpreempt::event::Pid;
 use gpreempt::kfd::{process, Root};
-use gpreempt::serve::api::{HintBegin, HintBegun, HintEnded};
-use gpreempt::serve::client::Client;
+use gpreempt::serve::api::HintBegin;
+use gpreempt::serve::hint_client::HintClient;
 
 use crate::abi::*;
 use crate::error::{Error, Result};
-use crate::sigpipe;
 
 pub(crate) struct Hints {
-    client: Client,
+    client: HintClient,
     /// This process, where the daemon knows it by that number.
     own: Option<Pid>,
 }
 
 impl Hints {
-    pub(crate) fn new(root: &Root, socket: &Path) -> Result<Self> {
-        Ok(Self {
-            client: Client::new(socket)?,
+    pub(crate) fn new(root: &Root, socket: &Path) -> Self {
+        Self {
+            client: HintClient::new(socket),
             own: process::sees_host_pids(root).then(|| Pid(std::process::id())),
-        })
+        }
     }
 
     pub(crate) fn begin(&mut self, options: &gpreempt_hint) -> Result<u64> {
         let asked = asked(options, self.own)?;
-        let begun: HintBegun = sigpipe::without(|| self.client.post("/v1/hints", &asked))?;
-        Ok(begun.id)
+        Ok(self.client.begin(&asked)?)
     }
 
     /// How long the work took, in nanoseconds.
     pub(crate) fn end(&mut self, id: u64) -> Result<u64> {
-        let path = format!("/v1/hints/{id}");
-        let ended: HintEnded = sigpipe::without(|| self.client.delete(&path))?;
-        Ok(ended.latency_ns)
+        Ok(self.client.end(id)?)
     }
 }
 

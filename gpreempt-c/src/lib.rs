@@ -20,5 +20,4 @@ mod hints;
 mod holds;
 mod queues;
 mod raw;
-mod sigpipe;
 mod slots;

@@ -91,49 +91,54 @@ impl Daemon {
     }
 }
 
-fn serve(stream: UnixStream) {
+/// The connection carries frames from now on.
+fn upgraded(mut stream: UnixStream) -> (BufReader<UnixStream>, UnixStream) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
-    let mut id = 0;
-    while let Some((what, _)) = request(&mut lines) {
-        let body = match what.as_str() {
-            "POST /v1/hints HTTP/1.1" => {
+    assert_eq!(request(&mut lines), "POST /v1/hint-frames HTTP/1.1");
+    stream
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: gpreempt-hints-1\r\n\r\n")
+        .unwrap();
+    (lines, stream)
+}
+
+/// What a frame asks for; `None` if there is no other.
+fn kind(lines: &mut BufReader<UnixStream>) -> Option<u32> {
+    let mut ask = [0; 32];
+    lines.read_exact(&mut ask).ok()?;
+    Some(u32::from_ne_bytes(ask[..4].try_into().unwrap()))
+}
+
+/// Done.
+fn reply(stream: &mut UnixStream, value: u64) {
+    // Status and length of the text are 0.
+    let mut reply = [0; 16];
+    reply[8..].copy_from_slice(&value.to_ne_bytes());
+    stream.write_all(&reply).unwrap();
+}
+
+fn serve(stream: UnixStream) {
+    let (mut lines, mut stream) = upgraded(stream);
+    let mut id: u64 = 0;
+    while let Some(kind) = kind(&mut lines) {
+        match kind {
+            1 => {
                 id += 1;
-                format!("{{\"id\":{id},\"until_ns\":1}}\n")
+                reply(&mut stream, id);
             }
-            _ => {
-                assert!(what.starts_with("DELETE /v1/hints/"), "{what}");
-                "{\"latency_ns\":20000000}\n".to_owned()
+            kind => {
+                assert_eq!(kind, 2);
+                reply(&mut stream, 20_000_000);
             }
-        };
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).unwrap();
+        }
     }
 }
 
-/// First line and body of the next request.
-fn request(lines: &mut BufReader<UnixStream>) -> Option<(String, Vec<u8>)> {
-    let mut what = String::new();
-    if lines.read_line(&mut what).unwrap() == 0 {
-        return None;
-    }
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        if let Some(number) = line.to_lowercase().strip_prefix("content-length:") {
-            length = number.trim().parse().unwrap();
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    lines.read_exact(&mut body).unwrap();
-    Some((what.trim_end().to_owned(), body))
+/// First line of the first request, which has no body.
+fn request(lines: &mut BufReader<UnixStream>) -> String {
+    let mut head = lines.lines().map(Result::unwrap);
+    let what = head.next().unwrap();
+    while head.next().is_some_and(|line| !line.is_empty()) {}
+    what
 }
 
 fn run(command: &mut Command) -> String {
@@ -220,12 +225,10 @@ fn a_daemon_that_ends_is_an_error_and_no_signal() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
-    let mut lines = BufReader::new(stream.try_clone().unwrap());
-    request(&mut lines).unwrap();
-    let body = "{\"id\":1,\"until_ns\":1}";
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-    stream.write_all((head + body).as_bytes()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    let (mut lines, mut stream) = upgraded(stream);
+    assert_eq!(kind(&mut lines), Some(1));
+    reply(&mut stream, 1);
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(said.next().unwrap().unwrap(), "begun");
     drop((stream, lines, listener));

@@ -18,9 +18,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use calls::{Call, Maker};
+use gpreempt::serve::api::HintBegin;
+use gpreempt::serve::client::ClientError;
+use gpreempt::serve::hint_client::HintClient;
+use gpreempt_common::hint::{Ask, Reply, BEGIN};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{json, Value};
+use zerocopy::IntoBytes as _;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_gpreempt");
 
@@ -32,8 +37,13 @@ struct Daemon {
 impl Daemon {
     fn start(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("gpreempt.toml"), config).unwrap();
+        Self::start_in(dir)
+    }
+
+    /// With the configuration that is there.
+    fn start_in(dir: tempfile::TempDir) -> Self {
         let file = dir.path().join("gpreempt.toml");
-        std::fs::write(&file, config).unwrap();
         // Others than root must reach the socket.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
@@ -103,6 +113,13 @@ impl Daemon {
         command.output().unwrap()
     }
 
+    /// Ends it, and leaves its directory for another.
+    fn end(mut self) -> tempfile::TempDir {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
     /// It still answers.
     fn is_well(&self) {
         let (status, answer) = self.json("GET", "/v1/status", &Value::Null);
@@ -164,6 +181,77 @@ fn hints_begin_and_end() {
         refused["error"].as_str().unwrap().contains("lead"),
         "{refused}"
     );
+}
+
+#[test]
+fn hints_in_frames_are_hints() {
+    let daemon = Daemon::start("");
+    let mut client = HintClient::new(&daemon.socket());
+    let asked = HintBegin {
+        wait: true,
+        ..HintBegin::default()
+    };
+    let id = client.begin(&asked).unwrap();
+    let (_, told) = daemon.json("GET", "/v1/status", &Value::Null);
+    assert_eq!(told["hints"], 1);
+    client.end(id).unwrap();
+    let (_, told) = daemon.json("GET", "/v1/status", &Value::Null);
+    assert_eq!(told["hints"], 0);
+    let twice = client.end(id).unwrap_err();
+    assert!(matches!(twice, ClientError::NotFound(_)), "{twice}");
+    // What it is refused does not end the connection, nor does a daemon that is started again.
+    client.begin(&HintBegin::default()).unwrap();
+    let dir = daemon.end();
+    assert!(matches!(
+        client.begin(&asked).unwrap_err(),
+        ClientError::NoDaemon { .. }
+    ));
+    let daemon = Daemon::start_in(dir);
+    client.begin(&asked).unwrap();
+    let (_, told) = daemon.json("GET", "/v1/status", &Value::Null);
+    assert_eq!(told["hints"], 1);
+}
+
+#[test]
+fn frames_that_are_none_are_refused_and_end_nothing() {
+    let daemon = Daemon::start("");
+    assert_eq!(daemon.call("POST", "/v1/hint-frames", b"").0, 426);
+    let mut stream = daemon.connect();
+    stream
+        .write_all(b"POST /v1/hint-frames HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: gpreempt-hints-1\r\n\r\n")
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    let said = |stream: &mut UnixStream, ask: &Ask| {
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut reply = Reply::default();
+        stream.read_exact(reply.as_mut_bytes()).unwrap();
+        let mut text = vec![0; reply.text_bytes as usize];
+        stream.read_exact(&mut text).unwrap();
+        (reply.status, String::from_utf8(text).unwrap())
+    };
+    let kind = |kind| Ask {
+        kind,
+        ..Ask::default()
+    };
+    let (status, why) = said(&mut stream, &kind(7));
+    assert!(status == 422 && why.contains("kind 7"), "{status}: {why}");
+    let flags = Ask {
+        flags: 8,
+        ..kind(BEGIN)
+    };
+    let (status, why) = said(&mut stream, &flags);
+    assert!(status == 422 && why.contains("0x8"), "{status}: {why}");
+    assert_eq!(said(&mut stream, &kind(BEGIN)).0, 0);
+    // Half a frame.
+    stream.write_all(&[1, 0, 0]).unwrap();
+    drop(stream);
+    daemon.is_well();
 }
 
 #[test]

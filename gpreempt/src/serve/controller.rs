@@ -259,6 +259,11 @@ impl Controller {
     fn turn(&mut self) {
         let now_ns = boottime_ns();
         self.heartbeat.store(now_ns, Ordering::Relaxed);
+        // What a message changed waits for nothing of the rest, unless more may have changed than it told.
+        if self.changed && now_ns < self.scan_ns {
+            self.changed = false;
+            self.decide(now_ns);
+        }
         if now_ns >= self.scan_ns {
             self.scan_ns = now_ns
                 + match self.events {

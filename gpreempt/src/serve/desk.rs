@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::access::{Caller, Right};
 use super::api::{HintBegin, HintBegun, HintEnded};
 use super::calls::{permit, Answer, Refusal};
-use super::hints::Hints;
-use crate::kfd::{boottime_ns, Root};
+use super::hints::{self, Hints};
+use crate::event::Pid;
+use crate::kfd::{boottime_ns, process, Root};
 use crate::policy::{Access, Config};
 
 /// Shared by the two threads.
@@ -60,14 +61,35 @@ impl Desk {
     }
 
     pub(super) fn begin(&self, caller: Caller, asked: &HintBegin) -> Answer<HintBegun> {
+        let owner = asked.pid.map(|pid| self.owner(pid, caller.uid));
+        self.begin_with(caller, asked, owner.transpose()?)
+    }
+
+    /// A process that is there, and when it started.
+    pub(super) fn started(&self, pid: Pid) -> Option<(Pid, u64)> {
+        process::start_ticks(&self.0.root, pid).map(|started| (pid, started))
+    }
+
+    fn owner(&self, pid: Pid, uid: u32) -> Answer<(Pid, u64)> {
+        hints::owner(&self.0.root, pid, uid).map_err(Refusal::Wrong)
+    }
+
+    /// Begins one that ends with this process, whatever `asked` says of it.
+    pub(super) fn begin_with(
+        &self,
+        caller: Caller,
+        asked: &HintBegin,
+        process: Option<(Pid, u64)>,
+    ) -> Answer<HintBegun> {
         let (expiry_ns, ahead_ns) = {
             let terms = lock(&self.0.terms);
             permit(&terms.access, caller, Right::Hint)?;
             (terms.expiry_ns, terms.ahead_ns)
         };
-        let (root, now_ns) = (&self.0.root, boottime_ns());
-        let begin =
-            |hints: &mut Hints| hints.begin(root, asked, caller.uid, expiry_ns, ahead_ns, now_ns);
+        let now_ns = boottime_ns();
+        let begin = |hints: &mut Hints| {
+            hints.begin(asked, process, caller.uid, expiry_ns, ahead_ns, now_ns)
+        };
         self.with(begin).map_err(Refusal::Wrong)
     }
 

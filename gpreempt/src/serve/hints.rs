@@ -29,6 +29,15 @@ struct Hint {
     uid: u32,
 }
 
+/// A process that a hint of this user may end with, and when it started.
+pub(super) fn owner(root: &Root, pid: Pid, uid: u32) -> Result<(Pid, u64), String> {
+    match process::start_ticks(root, pid) {
+        Some(started) if uid == 0 || process::owner(root, pid) == Some(uid) => Ok((pid, started)),
+        Some(_) => Err(format!("process {pid} is another user's")),
+        None => Err(format!("there is no process {pid}")),
+    }
+}
+
 /// Those that were begun and have not ended.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
@@ -39,11 +48,11 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    /// Begins one. `ahead_ns` is what a stop takes here.
+    /// Begins one, which ends with `process`. `ahead_ns` is what a stop takes here.
     pub(super) fn begin(
         &mut self,
-        root: &Root,
         asked: &HintBegin,
+        process: Option<(Pid, u64)>,
         uid: u32,
         expiry_ns: u64,
         ahead_ns: u64,
@@ -57,16 +66,6 @@ impl Hints {
         let ms = |ms: u64| ms.saturating_mul(1_000_000);
         let lasts_ns = asked.expires_ms.map_or(expiry_ns, ms).min(LONGEST_NS);
         let lead_ns = ms(asked.lead_ms).min(LONGEST_NS);
-        let process = match asked.pid {
-            Some(pid) => match process::start_ticks(root, pid) {
-                Some(started) if uid == 0 || process::owner(root, pid) == Some(uid) => {
-                    Some((pid, started))
-                }
-                Some(_) => return Err(format!("process {pid} is another user's")),
-                None => return Err(format!("there is no process {pid}")),
-            },
-            None => None,
-        };
         let work_ns = now_ns.saturating_add(lead_ns);
         let until_ns = work_ns.saturating_add(lasts_ns);
         self.last_id += 1;
@@ -155,7 +154,7 @@ mod tests {
 
     fn begin(hints: &mut Hints, asked: &HintBegin, now_ns: u64) -> HintBegun {
         hints
-            .begin(&Root::real(), asked, 1000, 100 * MS, 3 * MS, now_ns)
+            .begin(asked, None, 1000, 100 * MS, 3 * MS, now_ns)
             .unwrap()
     }
 
@@ -203,12 +202,15 @@ mod tests {
             ..HintBegin::default()
         };
         let uid = nix::unistd::getuid().as_raw();
-        hints.begin(&root, &asked, uid, 60_000 * MS, 0, 0).unwrap();
+        let of = owner(&root, asked.pid.unwrap(), uid).unwrap();
+        hints
+            .begin(&asked, Some(of), uid, 60_000 * MS, 0, 0)
+            .unwrap();
         assert!(!hints.bury(&root));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(hints.bury(&root));
-        let gone = hints.begin(&root, &asked, uid, MS, 0, 0);
+        let gone = owner(&root, asked.pid.unwrap(), uid);
         assert!(gone.unwrap_err().contains("no process"));
     }
 
@@ -218,7 +220,7 @@ mod tests {
         for _ in 0..MOST {
             begin(&mut hints, &HintBegin::default(), 0);
         }
-        let more = hints.begin(&Root::real(), &HintBegin::default(), 0, MS, 0, 0);
+        let more = hints.begin(&HintBegin::default(), None, 0, MS, 0, 0);
         assert!(more.unwrap_err().contains("4096 hints"));
     }
 }

@@ -21,8 +21,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use futures_util::stream;
-use gpreempt_common::agent::{self as protocol, PROTOCOL};
+use gpreempt_common::{agent, hint};
 use hyper::server::conn::http1;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::de::DeserializeOwned;
@@ -37,6 +38,7 @@ use super::api::{HintBegin, Problem, Register, SetPolicy, Whom};
 use super::calls::{Ask, Refusal};
 use super::controller::{Controller, Mailbox, Message};
 use super::desk::Desk;
+use super::frames::Frames;
 use super::metrics::Metrics;
 use super::openapi;
 use crate::event::Pid;
@@ -49,7 +51,7 @@ const CONNECTIONS_OF_USER: usize = 128;
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// A call that the controller does not answer is given up then.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Likewise one whose body does not arrive.
 const CALL_WITHIN: Duration = Duration::from_secs(60);
@@ -65,16 +67,23 @@ pub(super) struct Api {
     to: Mailbox,
     metrics: Arc<Metrics>,
     desk: Desk,
+    /// Those that give hints in frames.
+    services: Crowd,
+}
+
+/// How a refusal is told.
+pub(super) fn status(refusal: Refusal) -> (StatusCode, String) {
+    match refusal {
+        Refusal::Denied(why) => (StatusCode::FORBIDDEN, why),
+        Refusal::NotFound(why) => (StatusCode::NOT_FOUND, why),
+        Refusal::Wrong(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
+        Refusal::Busy(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, error) = match self {
-            Self::Denied(why) => (StatusCode::FORBIDDEN, why),
-            Self::NotFound(why) => (StatusCode::NOT_FOUND, why),
-            Self::Wrong(why) => (StatusCode::UNPROCESSABLE_ENTITY, why),
-            Self::Busy(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
-        };
+        let (status, error) = status(self);
         problem(status, error)
     }
 }
@@ -102,7 +111,12 @@ fn typed(media: &'static str, body: impl Into<Body>) -> Response {
 
 impl Api {
     pub(super) fn new(to: Mailbox, metrics: Arc<Metrics>, desk: Desk) -> Self {
-        Self { to, metrics, desk }
+        Self {
+            to,
+            metrics,
+            desk,
+            services: Crowd::default(),
+        }
     }
 
     fn hints_changed(&self) -> Result<(), Refusal> {
@@ -119,10 +133,7 @@ impl Api {
         self.to.send(message).map_err(|_| ends())?;
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
             Ok(answered) => answered.map_err(|_| ends())?,
-            Err(_) => Err(Refusal::Busy(format!(
-                "the daemon has been waiting for a GPU for {} s",
-                ANSWER_WITHIN.as_secs()
-            ))),
+            Err(_) => Err(no_answer()),
         }
     }
 
@@ -137,7 +148,14 @@ impl Api {
     }
 }
 
-fn ends() -> Refusal {
+pub(super) fn no_answer() -> Refusal {
+    Refusal::Busy(format!(
+        "the daemon has been waiting for a GPU for {} s",
+        ANSWER_WITHIN.as_secs()
+    ))
+}
+
+pub(super) fn ends() -> Refusal {
     Refusal::Busy("the daemon is ending".to_owned())
 }
 
@@ -264,15 +282,15 @@ fn metrics_text(metrics: &Metrics) -> Response {
 }
 
 /// A job connects that `gpreempt run` started: it says what it is, as to `POST /v1/jobs`, and the connection becomes that of its agent.
-async fn agent(State(api): State<Api>, Extension(who): Who, mut request: Request) -> Response {
-    let asks_for = request.headers().get(header::UPGRADE);
-    if asks_for.is_none_or(|value| value.as_bytes() != PROTOCOL.as_bytes()) {
-        return problem(
-            StatusCode::UPGRADE_REQUIRED,
-            format!("this is for agents, which ask for an upgrade to {PROTOCOL}"),
-        );
-    }
-    let upgraded = hyper::upgrade::on(&mut request);
+async fn agent_connects(
+    State(api): State<Api>,
+    Extension(who): Who,
+    mut request: Request,
+) -> Response {
+    let upgraded = match upgrade(&mut request, agent::PROTOCOL) {
+        Ok(upgraded) => upgraded,
+        Err(otherwise) => return otherwise,
+    };
     let body = match Bytes::from_request(request, &()).await {
         Ok(body) => body,
         Err(rejection) => return rejection.into_response(),
@@ -288,26 +306,72 @@ async fn agent(State(api): State<Api>, Extension(who): Who, mut request: Request
         Err(refusal) => return refusal.into_response(),
     };
     tokio::spawn(async move {
-        // Of one that breaks, or is no Unix socket, nothing is known later.
-        let Ok(upgraded) = upgraded.await else {
-            return;
-        };
-        let Ok(parts) = upgraded.downcast::<TokioIo<UnixStream>>() else {
-            return;
-        };
-        let Ok(stream) = parts.io.into_inner().into_std() else {
-            return;
-        };
         // An agent says nothing before it is asked.
-        if parts.read_buf.is_empty() {
+        if let Some((stream, true)) = raw(upgraded).await {
             agents.add(pid, start_ticks, stream);
         }
     });
+    switching(agent::PROTOCOL)
+}
+
+/// A service connects to give hints in frames.
+async fn hint_frames(
+    State(api): State<Api>,
+    Extension(who): Who,
+    mut request: Request,
+) -> Response {
+    let upgraded = match upgrade(&mut request, hint::PROTOCOL) {
+        Ok(upgraded) => upgraded,
+        Err(otherwise) => return otherwise,
+    };
+    let Some(place) = api.services.enter(who.uid) else {
+        return Refusal::Busy("too many services give hints".to_owned()).into_response();
+    };
+    let frames = Frames {
+        own: who.pid.and_then(|pid| api.desk.started(pid)),
+        caller: who,
+        desk: api.desk,
+        to: api.to,
+    };
+    tokio::spawn(async move {
+        if let Some((stream, true)) = raw(upgraded).await {
+            // Out of threads: the service sees the connection end.
+            let _ = frames.start(stream, place);
+        }
+    });
+    switching(hint::PROTOCOL)
+}
+
+/// The connection of a caller that asks for this protocol.
+#[allow(clippy::result_large_err)] // An answer is an answer.
+fn upgrade(request: &mut Request, protocol: &str) -> Result<OnUpgrade, Response> {
+    let asks_for = request.headers().get(header::UPGRADE);
+    if asks_for.is_none_or(|value| value.as_bytes() != protocol.as_bytes()) {
+        return Err(problem(
+            StatusCode::UPGRADE_REQUIRED,
+            format!("this is for programs that ask for an upgrade to {protocol}"),
+        ));
+    }
+    Ok(hyper::upgrade::on(request))
+}
+
+/// The socket below, and whether nothing has been said on it yet. Of one that breaks nothing is known later.
+async fn raw(upgraded: OnUpgrade) -> Option<(std::os::unix::net::UnixStream, bool)> {
+    let parts = upgraded
+        .await
+        .ok()?
+        .downcast::<TokioIo<UnixStream>>()
+        .ok()?;
+    let stream = parts.io.into_inner().into_std().ok()?;
+    Some((stream, parts.read_buf.is_empty()))
+}
+
+fn switching(protocol: &'static str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static(PROTOCOL));
+    headers.insert(header::UPGRADE, HeaderValue::from_static(protocol));
     response
 }
 
@@ -347,7 +411,8 @@ fn router(api: Api) -> Router {
                 },
             ),
         )
-        .route(protocol::PATH, post(agent))
+        .route(agent::PATH, post(agent_connects))
+        .route(hint::PATH, post(hint_frames))
         .route(
             "/v1/queues",
             get(|State(api): State<Api>, Extension(who): Who| async move {

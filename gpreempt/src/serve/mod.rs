@@ -8,8 +8,8 @@
 //!                                         +--> audit log, metrics
 //! ```
 //!
-//! Three threads: one serves the socket and handles signals, one reads events, one decides and acts. What the last one holds
-//! ends with it: by the kernel on a patched driver, by a supervisor process otherwise.
+//! Three threads: one serves the socket and handles signals, one reads events, one decides and acts; beside them one for every
+//! service that gives hints in frames. What the controller holds ends with it: by the kernel on a patched driver, by a supervisor process otherwise.
 
 mod access;
 mod activity;
@@ -20,7 +20,9 @@ pub mod client;
 mod controller;
 pub mod demo;
 mod desk;
+mod frames;
 mod hands;
+pub mod hint_client;
 mod hints;
 mod http;
 mod jobs;

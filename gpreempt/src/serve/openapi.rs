@@ -67,6 +67,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     Operation { method: "get", path: "/v1/status", summary: "How the daemon is", right: "read", body: None, answer: (JSON, Some(of::<Status>)) },
     Operation { method: "get", path: "/v1/jobs", summary: "Every job", right: "read", body: None, answer: (JSON, Some(of::<Vec<JobInfo>>)) },
     Operation { method: "post", path: "/v1/jobs", summary: "Say what a process is: above the rules, until it ends. Everybody may register own processes as offline", right: "register", body: Some(of::<Register>), answer: (JSON, Some(of::<Registered>)) },
+    Operation { method: "post", path: "/v1/hint-frames", summary: "For libgpreempt: the connection then carries hints in frames of a fixed size", right: "hint", body: None, answer: ("", None) },
     Operation { method: "post", path: "/v1/agents", summary: "For the agents of jobs that gpreempt run starts: as POST /v1/jobs, of the caller; the connection then has another protocol", right: "register", body: Some(of::<Register>), answer: ("", None) },
     Operation { method: "get", path: "/v1/queues", summary: "Every queue, with its job", right: "read", body: None, answer: (JSON, Some(of::<Vec<QueueInfo>>)) },
     Operation { method: "get", path: "/v1/explain/{pid}", summary: "Which rule says what a process is, and why. Of processes of other users, this takes the right `policy` too", right: "read", body: None, answer: (JSON, Some(of::<Explanation>)) },

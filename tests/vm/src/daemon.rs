@@ -207,8 +207,18 @@ fn configure(kind: BackendKind, config: &str) -> anyhow::Result<PathBuf> {
 
 /// Resident memory of a process.
 pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// That of it which is no file: the kernel cannot drop it when memory is short.
+pub(crate) fn anonymous_kib(pid: u32) -> anyhow::Result<u64> {
+    memory_kib(pid, "RssAnon:")
+}
+
+fn memory_kib(pid: u32, name: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.context("no VmRSS")?.trim().parse().context("VmRSS")
+    let kib = kib.with_context(|| format!("no {name}"))?;
+    kib.trim().parse().with_context(|| name.to_owned())
 }

@@ -148,7 +148,7 @@ fn idle(kind: BackendKind) -> anyhow::Result<()> {
             let cpu_ns = processor_ns(daemon.pid())? - before;
             emit(&json!({
                 "line": "idle", "policy": policy, "cpu_ns": cpu_ns, "wall_ns": started.elapsed().as_nanos() as u64,
-                "rss_kib": crate::daemon::resident_kib(daemon.pid())?,
+                "rss_kib": crate::daemon::resident_kib(daemon.pid())?, "anon_kib": crate::daemon::anonymous_kib(daemon.pid())?,
             }));
         }
         daemon.stop()?;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use gpreempt::event::Pid;
-use gpreempt::serve::api::{HintBegin, HintBegun, HintEnded};
-use gpreempt::serve::client::Client;
+use gpreempt::serve::api::HintBegin;
+use gpreempt::serve::hint_client::HintClient;
 use serde_json::json;
 use workload::aql::Packet;
 use workload::device::{Device, Memory};
@@ -98,7 +98,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let line = line.context("read a command")?;
         let (manner, count) = line.split_once(' ').context("manner and count")?;
         let client = match manner {
-            "hints" => Some(Client::new(Path::new(SOCKET)).context("client")?),
+            "hints" => Some(HintClient::new(Path::new(SOCKET))),
             "quiet" => None,
             _ => anyhow::bail!("unknown manner {manner:?}"),
         };
@@ -137,7 +137,7 @@ impl Server {
         })
     }
 
-    fn serve(&mut self, count: usize, mut hints: Option<Client>) -> anyhow::Result<Vec<u64>> {
+    fn serve(&mut self, count: usize, mut hints: Option<HintClient>) -> anyhow::Result<Vec<u64>> {
         let started = Instant::now();
         let mut latencies_ns = Vec::with_capacity(count);
         for number in 0..u32::try_from(count)? {
@@ -147,7 +147,7 @@ impl Server {
             self.request()?;
             latencies_ns.push(u64::try_from(due.elapsed().as_nanos())?);
             if let (Some(client), Some(id)) = (&mut hints, begun) {
-                let _: HintEnded = client.delete(&format!("/v1/hints/{id}"))?;
+                client.end(id)?;
             }
         }
         Ok(latencies_ns)
@@ -172,11 +172,10 @@ impl Server {
 }
 
 /// A hint that ends with this process.
-fn begin(client: &mut Client) -> anyhow::Result<u64> {
+fn begin(client: &mut HintClient) -> anyhow::Result<u64> {
     let asked = HintBegin {
         pid: Some(Pid(std::process::id())),
         ..HintBegin::default()
     };
-    let begun: HintBegun = client.post("/v1/hints", &asked)?;
-    Ok(begun.id)
+    Ok(client.begin(&asked)?)
 }

@@ -42,6 +42,7 @@ enum Line {
         cpu_ns: f64,
         wall_ns: f64,
         rss_kib: f64,
+        anon_kib: f64,
     },
 }
 
@@ -216,14 +217,15 @@ impl Seen {
         of.collect()
     }
 
-    fn idle(&self, wanted: &str, figure: fn(f64, f64, f64) -> f64) -> Vec<f64> {
+    fn idle(&self, wanted: &str, figure: fn([f64; 4]) -> f64) -> Vec<f64> {
         let of = self.guest.iter().filter_map(|line| match line {
             Line::Idle {
                 policy,
                 cpu_ns,
                 wall_ns,
                 rss_kib,
-            } if policy == wanted => Some(figure(*cpu_ns, *wall_ns, *rss_kib)),
+                anon_kib,
+            } if policy == wanted => Some(figure([*cpu_ns, *wall_ns, *rss_kib, *anon_kib])),
             _ => None,
         });
         of.collect()
@@ -259,18 +261,21 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
         ),
         ("manual", "the same, policy `manual`", Some(0.1)),
     ] {
-        let percent = seen.idle(policy, |cpu, wall, _| 100.0 * cpu / wall);
+        let percent = seen.idle(policy, |[cpu, wall, ..]| 100.0 * cpu / wall);
         row(page, title, most, " %", 3, middle_and_p90(&percent))?;
     }
-    let resident = seen.idle("priority", |_, _, kib| kib / 1024.0);
-    row(
-        page,
-        "its resident memory",
-        Some(16.0),
-        " MiB",
-        1,
-        middle_and_p90(&resident),
-    )?;
+    let resident = seen.idle("priority", |[_, _, kib, _]| kib / 1024.0);
+    let anonymous = seen.idle("priority", |[.., kib]| kib / 1024.0);
+    for (title, most, mib) in [
+        ("its resident memory", Some(16.0), resident),
+        (
+            "of this, what is not the program itself or a map of the kernel",
+            None,
+            anonymous,
+        ),
+    ] {
+        row(page, title, most, " MiB", 1, middle_and_p90(&mib))?;
+    }
     let mut policies: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for decide in &seen.decide {
         policies
@@ -348,7 +353,7 @@ fn parts(page: &mut String, seen: &Seen) -> Result<()> {
         writeln!(
             page,
             "\nA hint over the library took {} µs (median, P90), two bare round trips {} µs: {begin} bytes there and {begun} back, then {end} and {ended}. \
-             Client and server are two processes in both cases; the daemon reads HTTP and hands the hint to the thread that decides.",
+             Client and server are two processes in both cases; the daemon notes the hint and wakes the thread that decides.",
             us(all(|hint| &hint.hint_ns)).replace(" | ", ", "),
             us(all(|hint| &hint.bare_ns)).replace(" | ", ", "),
         )?;
@@ -378,6 +383,7 @@ mod tests {
                     cpu_ns: 2e6,
                     wall_ns: 1e9,
                     rss_kib: 10240.0,
+                    anon_kib: 2048.0,
                 },
             ],
             decide: vec![Decide {

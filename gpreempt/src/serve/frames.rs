@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Hints in frames of a fixed size, instead of a call of HTTP each: the connection of a service, answered by a thread of its own.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+
+use gpreempt_common::hint::{Ask, Reply, BEGIN, END, OWN, WAIT};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use super::access::Caller;
+use super::api::HintBegin;
+use super::calls::{Answer, Refusal};
+use super::controller::{Mailbox, Message};
+use super::desk::Desk;
+use super::http::{self, ANSWER_WITHIN};
+use crate::event::Pid;
+
+/// There may be many of these threads, and they do little.
+const STACK_BYTES: usize = 128 << 10;
+
+/// One connection.
+pub(super) struct Frames {
+    pub(super) desk: Desk,
+    pub(super) to: Mailbox,
+    pub(super) caller: Caller,
+    /// Who made it, and when that started.
+    pub(super) own: Option<(Pid, u64)>,
+}
+
+impl Frames {
+    /// Answers until the service goes, in a thread. `place` is kept as long.
+    pub(super) fn start(
+        self,
+        mut stream: UnixStream,
+        place: impl Send + 'static,
+    ) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        let named = thread::Builder::new().name("hints".to_owned());
+        named.stack_size(STACK_BYTES).spawn(move || {
+            // One that breaks is nobody's loss: its hints end with their process, or by themselves.
+            let _ = self.answer_all(&mut stream);
+            drop(place);
+        })?;
+        Ok(())
+    }
+
+    fn answer_all(&self, stream: &mut UnixStream) -> io::Result<()> {
+        let mut ask = Ask::new_zeroed();
+        loop {
+            stream.read_exact(ask.as_mut_bytes())?;
+            match self.answer(&ask) {
+                Ok(value) => {
+                    let reply = Reply {
+                        value,
+                        ..Reply::default()
+                    };
+                    stream.write_all(reply.as_bytes())?;
+                }
+                Err(refusal) => {
+                    let (status, text) = http::status(refusal);
+                    let reply = Reply {
+                        status: status.as_u16().into(),
+                        text_bytes: u32::try_from(text.len()).unwrap_or(0),
+                        value: 0,
+                    };
+                    let text = &text.as_bytes()[..reply.text_bytes as usize];
+                    stream.write_all(&[reply.as_bytes(), text].concat())?;
+                }
+            }
+        }
+    }
+
+    fn answer(&self, ask: &Ask) -> Answer<u64> {
+        match ask.kind {
+            BEGIN => self.begin(ask),
+            END => {
+                let ended = self.desk.end(self.caller, ask.id)?;
+                self.changed()?;
+                Ok(ended.latency_ns)
+            }
+            other => Err(Refusal::Wrong(format!(
+                "frames of kind {other} are not known"
+            ))),
+        }
+    }
+
+    fn begin(&self, ask: &Ask) -> Answer<u64> {
+        if ask.flags & !(WAIT | OWN) != 0 {
+            return Err(Refusal::Wrong(format!(
+                "flags {:#x} are not known",
+                ask.flags
+            )));
+        }
+        let own = match ask.flags & OWN {
+            0 => None,
+            _ => Some(self.own.ok_or_else(|| {
+                Refusal::Wrong("the daemon cannot tell which process this is".to_owned())
+            })?),
+        };
+        let asked = HintBegin {
+            lead_ms: ask.lead_ms,
+            expires_ms: (ask.expires_ms != 0).then_some(ask.expires_ms),
+            pid: own.map(|(pid, _)| pid),
+            wait: ask.flags & WAIT != 0,
+        };
+        let begun = self.desk.begin_with(self.caller, &asked, own)?;
+        if !asked.wait {
+            self.changed()?;
+            return Ok(begun.id);
+        }
+        let (done, when_done) = sync_channel(1);
+        let call = Message::Call(Box::new(move |controller| {
+            // The service may have gone meanwhile.
+            controller.after(Box::new(move |_| {
+                let _ = done.send(());
+            }));
+        }));
+        self.to.send(call).map_err(|_| http::ends())?;
+        match when_done.recv_timeout(ANSWER_WITHIN) {
+            Ok(()) => Ok(begun.id),
+            Err(_) => Err(http::no_answer()),
+        }
+    }
+
+    fn changed(&self) -> Answer<()> {
+        self.to.send(Message::Hints).map_err(|_| http::ends())
+    }
+}
