@@ -49,6 +49,20 @@ pub enum ClientError {
     Failed(#[from] anyhow::Error),
 }
 
+impl ClientError {
+    pub(super) fn of_connect(socket: &Path, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::Denied(format!("no permission to connect to {}", socket.display()))
+            }
+            _ => Self::NoDaemon {
+                socket: socket.to_owned(),
+                error,
+            },
+        }
+    }
+}
+
 /// A connection to the daemon, made by the first call and made anew after one that failed.
 #[derive(Debug)]
 pub struct Client {
@@ -224,15 +238,7 @@ impl Client {
 async fn connect(socket: &Path) -> Result<SendRequest<Full<Bytes>>, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                ClientError::Denied(format!("no permission to connect to {}", socket.display()))
-            }
-            _ => ClientError::NoDaemon {
-                socket: socket.to_owned(),
-                error,
-            },
-        })?;
+        .map_err(|error| ClientError::of_connect(socket, error))?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| anyhow!("the daemon broke off: {e}"))?;

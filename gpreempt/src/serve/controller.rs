@@ -39,7 +39,7 @@ const AGAIN_NS: u64 = 100_000_000;
 const OWNERS_NS: u64 = 100_000_000;
 
 /// Longest sleep: so often the watchdog hears of this thread.
-const BEAT: Duration = Duration::from_secs(1);
+const BEAT: Duration = Duration::from_secs(5);
 
 /// What a stop costs is the median of so many.
 const LATENCIES: usize = 32;

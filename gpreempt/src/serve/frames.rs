@@ -56,7 +56,10 @@ impl Frames {
                         value,
                         ..Reply::default()
                     };
-                    stream.write_all(reply.as_bytes())?;
+                    // First the service, which waits: the controller, once awake, may take its processor.
+                    let told = stream.write_all(reply.as_bytes());
+                    let _ = self.to.send(Message::Hints);
+                    told?;
                 }
                 Err(refusal) => {
                     let (status, text) = http::status(refusal);
@@ -75,11 +78,7 @@ impl Frames {
     fn answer(&self, ask: &Ask) -> Answer<u64> {
         match ask.kind {
             BEGIN => self.begin(ask),
-            END => {
-                let ended = self.desk.end(self.caller, ask.id)?;
-                self.changed()?;
-                Ok(ended.latency_ns)
-            }
+            END => Ok(self.desk.end(self.caller, ask.id)?.latency_ns),
             other => Err(Refusal::Wrong(format!(
                 "frames of kind {other} are not known"
             ))),
@@ -107,7 +106,6 @@ impl Frames {
         };
         let begun = self.desk.begin_with(self.caller, &asked, own)?;
         if !asked.wait {
-            self.changed()?;
             return Ok(begun.id);
         }
         let (done, when_done) = sync_channel(1);
@@ -122,9 +120,5 @@ impl Frames {
             Ok(()) => Ok(begun.id),
             Err(_) => Err(http::no_answer()),
         }
-    }
-
-    fn changed(&self) -> Answer<()> {
-        self.to.send(Message::Hints).map_err(|_| http::ends())
     }
 }

@@ -134,15 +134,8 @@ fn exchange(stream: &mut UnixStream, ask: &Ask) -> io::Result<(Reply, String)> {
 }
 
 fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
-    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            ClientError::Denied(format!("no permission to connect to {}", socket.display()))
-        }
-        _ => ClientError::NoDaemon {
-            socket: socket.to_owned(),
-            error,
-        },
-    })?;
+    let mut stream =
+        UnixStream::connect(socket).map_err(|error| ClientError::of_connect(socket, error))?;
     match upgrade(&mut stream).context("the daemon broke off")? {
         (101, _) => Ok(stream),
         (403, why) => Err(ClientError::Denied(why)),
