@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory of other processes: the read and write indices of a queue lie in its owner's.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
@@ -40,7 +40,7 @@ pub(super) fn read_u64(pid: Pid, address: u64) -> io::Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Memory of processes that is read again and again: where that takes procfs, its file stays open.
+/// Memory of processes that is read again and again, through files of procfs that stay open.
 #[derive(Debug, Default)]
 pub struct Windows(BTreeMap<Pid, File>);
 
@@ -54,14 +54,11 @@ impl Windows {
             return root.memory(pid, address);
         }
         let mut bytes = [0; 8];
-        match self.0.get(&pid) {
-            Some(file) => file.read_exact_at(&mut bytes, address)?,
-            None => {
-                let file = File::open(format!("/proc/{pid}/mem"))?;
-                file.read_exact_at(&mut bytes, address)?;
-                self.0.insert(pid, file);
-            }
-        }
+        let file = match self.0.entry(pid) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(new) => new.insert(File::open(format!("/proc/{pid}/mem"))?),
+        };
+        file.read_exact_at(&mut bytes, address)?;
         Ok(u64::from_le_bytes(bytes))
     }
 }

@@ -306,8 +306,7 @@ async fn agent_connects(
         Err(refusal) => return refusal.into_response(),
     };
     tokio::spawn(async move {
-        // An agent says nothing before it is asked.
-        if let Some((stream, true)) = raw(upgraded).await {
+        if let Some(stream) = raw(upgraded).await {
             agents.add(pid, start_ticks, stream);
         }
     });
@@ -334,7 +333,7 @@ async fn hint_frames(
         to: api.to,
     };
     tokio::spawn(async move {
-        if let Some((stream, true)) = raw(upgraded).await {
+        if let Some(stream) = raw(upgraded).await {
             // Out of threads: the service sees the connection end.
             let _ = frames.start(stream, place);
         }
@@ -355,15 +354,15 @@ fn upgrade(request: &mut Request, protocol: &str) -> Result<OnUpgrade, Response>
     Ok(hyper::upgrade::on(request))
 }
 
-/// The socket below, and whether nothing has been said on it yet. Of one that breaks nothing is known later.
-async fn raw(upgraded: OnUpgrade) -> Option<(std::os::unix::net::UnixStream, bool)> {
+/// The socket below, if nothing has been said on it yet: neither protocol begins before the answer. Of one that breaks nothing is known later.
+async fn raw(upgraded: OnUpgrade) -> Option<std::os::unix::net::UnixStream> {
     let parts = upgraded
         .await
         .ok()?
         .downcast::<TokioIo<UnixStream>>()
         .ok()?;
     let stream = parts.io.into_inner().into_std().ok()?;
-    Some((stream, parts.read_buf.is_empty()))
+    parts.read_buf.is_empty().then_some(stream)
 }
 
 fn switching(protocol: &'static str) -> Response {

@@ -192,10 +192,8 @@ fn last_hold(daemon: &Daemon) -> anyhow::Result<Held> {
         AuditRecord::Held(held) => Some(held),
         _ => None,
     };
-    let mut all = daemon.audit()?.into_iter();
-    all.rfind(|record| matches!(record, AuditRecord::Held(_)))
-        .and_then(held)
-        .context("no hold")
+    let mut last_first = daemon.audit()?.into_iter().rev();
+    last_first.find_map(held).context("no hold")
 }
 
 /// Starts a command that obeys, as part of the gang.
