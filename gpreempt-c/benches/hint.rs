@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a hint over the library costs, beside a bare round trip on a Unix socket: `cargo xtask bench react` runs it. The daemon is the
-//! program that `$GPREEMPT_PROGRAM` names; the bare side is this program again, which answers as many bytes as the daemon does. One JSON
-//! line with all times.
+//! program that `$GPREEMPT_PROGRAM` names; the bare side is this program again, which answers as many bytes as the daemon does. They are
+//! measured on one processor, where an answer takes a change of processes, and with client and server on two, where one has to wake the
+//! other: left alone, the scheduler has either side change between the two, and the ratio says nothing. One JSON line for each.
 
 use std::ffi::CString;
 use std::io::{Read, Write};
@@ -13,6 +14,9 @@ use std::time::{Duration, Instant};
 
 use gpreempt_c::abi::GPREEMPT_OK;
 use gpreempt_c::calls::{gpreempt_close, gpreempt_hint_begin, gpreempt_hint_end, gpreempt_open};
+use gpreempt_common::hint::{Ask, Reply};
+use nix::sched::{sched_getaffinity, sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -25,8 +29,29 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("answer") => answer(&arguments[2..]),
-        _ => measure(),
+        _ => {
+            let mask = sched_getaffinity(Pid::from_raw(0))?;
+            let processors: Vec<usize> = (0..CpuSet::count())
+                .filter(|processor| mask.is_set(*processor).unwrap_or(false))
+                .collect();
+            let (first, last) = processors
+                .first()
+                .zip(processors.last())
+                .ok_or("no processor")?;
+            measure(*first, *first)?;
+            if first != last {
+                measure(*first, *last)?;
+            }
+            Ok(())
+        }
     }
+}
+
+/// This thread, and those and the processes that it starts from now on, run there.
+fn run_on(processor: usize) -> Outcome<()> {
+    let mut mask = CpuSet::new();
+    mask.set(processor)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &mask)?)
 }
 
 /// Ends with its owner.
@@ -70,7 +95,12 @@ fn answer(arguments: &[String]) -> Outcome<()> {
 }
 
 /// Bytes of: begin, its answer, end, its answer.
-const SIZES: [usize; 4] = [32, 16, 32, 16];
+const SIZES: [usize; 4] = [
+    size_of::<Ask>(),
+    size_of::<Reply>(),
+    size_of::<Ask>(),
+    size_of::<Reply>(),
+];
 
 fn check(code: i32) -> Outcome<()> {
     match code {
@@ -79,7 +109,8 @@ fn check(code: i32) -> Outcome<()> {
     }
 }
 
-fn measure() -> Outcome<()> {
+fn measure(client: usize, server: usize) -> Outcome<()> {
+    run_on(server)?;
     let program =
         std::env::var_os("GPREEMPT_PROGRAM").ok_or("GPREEMPT_PROGRAM names no program")?;
     let dir = tempfile::tempdir()?;
@@ -107,6 +138,7 @@ fn measure() -> Outcome<()> {
             .args(SIZES.map(|size| size.to_string()))
             .spawn()?,
     );
+    run_on(client)?;
     let mut bare = connect(&at("bare"))?;
     let mut buffer = vec![0; SIZES.into_iter().max().unwrap_or(0)];
     let socket = CString::new(at("socket").as_os_str().as_bytes())?;
@@ -138,6 +170,7 @@ fn measure() -> Outcome<()> {
     }
     // SAFETY: it was opened above, and no call is going on.
     unsafe { gpreempt_close(handle) };
-    println!("{{\"sizes\":{SIZES:?},\"bare_ns\":{bare_ns:?},\"hint_ns\":{hint_ns:?}}}");
+    let processors = 1 + usize::from(client != server);
+    println!("{{\"processors\":{processors},\"sizes\":{SIZES:?},\"bare_ns\":{bare_ns:?},\"hint_ns\":{hint_ns:?}}}");
     Ok(())
 }

@@ -48,7 +48,7 @@ impl Default for Serve {
             audit: None,
             hint_expiry: 10_000_000_000,
             poll_busy: 1_000_000,
-            poll_idle: 100_000_000,
+            poll_idle: 1_000_000_000,
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::policy::{
 };
 
 /// How often everything is looked at anew while events tell what changes, and while they do not.
-const SCAN_NS: u64 = 10_000_000_000;
+const SCAN_NS: u64 = 30_000_000_000;
 const SCAN_BLIND_NS: u64 = 250_000_000;
 
 /// What the driver did not restart is tried again after so long.
@@ -39,7 +39,7 @@ const AGAIN_NS: u64 = 100_000_000;
 const OWNERS_NS: u64 = 100_000_000;
 
 /// Longest sleep: so often the watchdog hears of this thread.
-const BEAT: Duration = Duration::from_secs(5);
+const BEAT: Duration = Duration::from_secs(10);
 
 /// What a stop costs is the median of so many.
 const LATENCIES: usize = 32;

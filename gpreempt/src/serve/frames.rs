@@ -58,7 +58,9 @@ impl Frames {
                     };
                     // First the service, which waits: the controller, once awake, may take its processor.
                     let told = stream.write_all(reply.as_bytes());
-                    let _ = self.to.send(Message::Hints);
+                    if !waits(&ask) {
+                        let _ = self.to.send(Message::Hints);
+                    }
                     told?;
                 }
                 Err(refusal) => {
@@ -102,7 +104,7 @@ impl Frames {
             lead_ms: ask.lead_ms,
             expires_ms: (ask.expires_ms != 0).then_some(ask.expires_ms),
             pid: own.map(|(pid, _)| pid),
-            wait: ask.flags & WAIT != 0,
+            wait: waits(ask),
         };
         let begun = self.desk.begin_with(self.caller, &asked, own)?;
         if !asked.wait {
@@ -121,4 +123,9 @@ impl Frames {
             Err(_) => Err(http::no_answer()),
         }
     }
+}
+
+/// Whether the controller has been told by the time of the answer.
+fn waits(ask: &Ask) -> bool {
+    ask.kind == BEGIN && ask.flags & WAIT != 0
 }

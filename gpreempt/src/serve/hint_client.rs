@@ -65,7 +65,11 @@ impl HintClient {
     }
 
     fn ask(&mut self, ask: &Ask) -> Result<u64, ClientError> {
-        if let Some(mut stream) = self.stream.take() {
+        loop {
+            let (mut stream, kept) = match self.stream.take() {
+                Some(stream) => (stream, true),
+                None => (connect(&self.socket)?, false),
+            };
             match exchange(&mut stream, ask) {
                 Ok(answer) => {
                     self.stream = Some(stream);
@@ -76,17 +80,9 @@ impl HintClient {
                     return Err(late().into());
                 }
                 // That daemon has gone, and what it knew with it; there may be another.
-                Err(_) => {}
+                Err(_) if kept => {}
+                Err(error) => return Err(anyhow!(error).context("the daemon broke off").into()),
             }
-        }
-        let mut stream = connect(&self.socket)?;
-        match exchange(&mut stream, ask) {
-            Ok(answer) => {
-                self.stream = Some(stream);
-                refused(answer)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late().into()),
-            Err(error) => Err(anyhow!(error).context("the daemon broke off").into()),
         }
     }
 }

@@ -37,7 +37,10 @@ pub(super) enum Change {
 }
 
 /// How often it is looked whether events were lost and whether the driver is still there.
-const LOOK_AROUND: Duration = Duration::from_secs(5);
+const LOOK_AROUND: Duration = Duration::from_secs(10);
+
+/// What the daemon hears of is rare, and what is lost is made up by a scan.
+const RING_BYTES: u32 = 128 << 10;
 
 /// Between two tries to attach.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -60,6 +63,7 @@ pub(super) fn start(root: &Root, to: Mailbox) -> io::Result<()> {
 fn watch(root: &Root, to: &Mailbox) -> String {
     let live = LiveOptions {
         probes: ProbeSet::Daemon,
+        ring_bytes: RING_BYTES,
         ..LiveOptions::default()
     };
     let host = LiveHost::new(root.clone(), live, Attach::Auto);

@@ -31,8 +31,8 @@ use super::{
 /// Records that are in no hurry do not wake the reader: it looks at least this often.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The same for the daemon, to which these say nothing.
-const DAEMON_TICK: Duration = Duration::from_secs(2);
+/// The same for the daemon, to which these say nothing, and which looks around more often than that.
+const DAEMON_TICK: Duration = Duration::from_secs(60);
 
 /// After so many records the ring is emptied again, so that it does not fill up while they are looked at.
 const SLICE: usize = 256;
@@ -231,11 +231,13 @@ impl Live {
             return Err(missing_required(&symbols, &failed));
         }
         let Programs { ring, counters, .. } = programs;
+        let module = symbols.module.clone();
+        drop((symbols, planned));
         sys::trim_heap();
         let startup = Startup {
             kernel: release(),
-            module_version: driver::version(&Path::new("/sys/module").join(&symbols.module)),
-            module: symbols.module,
+            module_version: driver::version(&Path::new("/sys/module").join(&module)),
+            module,
             offsets: source,
             probes,
             ring_bytes: options.ring_bytes,

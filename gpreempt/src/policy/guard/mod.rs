@@ -33,8 +33,8 @@ use rate::Rate;
 /// Asked sooner than that, nothing is different.
 const STEP_NS: u64 = 1_000_000;
 
-/// Asked at least so often, whatever happens.
-const HEARTBEAT_NS: u64 = 1_000_000_000;
+/// Asked at least so often, whatever happens: what changes wakes the daemon, and what runs out says when.
+const HEARTBEAT_NS: u64 = 10_000_000_000;
 
 /// A release that is not seen is ordered again so much later.
 const RELEASE_AGAIN_NS: u64 = 50_000_000;

@@ -5,6 +5,8 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,9 +30,15 @@ pub(crate) const VERB: &str = "react";
 const ROUNDS: usize = 300;
 const NEW_PROCESSES: usize = 20;
 
-/// While nothing happens, so long and so often with each policy.
-const IDLE: Duration = Duration::from_secs(10);
+/// While nothing happens, so long and so often with each policy. Everything is looked at anew every 30 s.
+const IDLE: Duration = Duration::from_secs(30);
 const IDLE_ROUNDS: usize = 3;
+
+/// Before that: `poll_idle` (1 s) is a twentieth of the quiet time after 20 s.
+const SETTLE: Duration = Duration::from_secs(25);
+
+/// How often the thread wakes that does next to nothing else.
+const SLEEPER: Duration = Duration::from_millis(250);
 
 /// Runs all of it.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -119,35 +127,70 @@ fn reaction(kind: BackendKind) -> anyhow::Result<()> {
     offline.load.stop().map(drop)
 }
 
-/// Processor time of all threads so far.
-fn processor_ns(pid: u32) -> anyhow::Result<u64> {
-    let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = task?.path().join("schedstat");
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let first = text.split(' ').next().context("schedstat")?;
-        sum += first.parse::<u64>().context("schedstat")?;
+/// Processor time so far of threads that have these directories in procfs, and how often they slept.
+fn spent(tasks: &[PathBuf]) -> anyhow::Result<(u64, u64)> {
+    let mut sums = (0, 0);
+    for task in tasks {
+        let read = |file: &str| {
+            let path = task.join(file);
+            fs::read_to_string(&path).with_context(|| path.display().to_string())
+        };
+        let first = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
+        sums.0 += first(&read("schedstat")?).context("schedstat")?;
+        let status = read("status")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        sums.1 += line.and_then(first).context("status")?;
     }
-    Ok(sum)
+    Ok(sums)
+}
+
+fn tasks_of(pid: u32) -> anyhow::Result<Vec<PathBuf>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    Ok(tasks
+        .map(|task| task.map(|task| task.path()))
+        .collect::<Result<_, _>>()?)
+}
+
+/// Starts a thread that sleeps and reads a word of a process: what waking costs here at least. Its directory in procfs.
+fn sleeper() -> anyhow::Result<PathBuf> {
+    let (to, from) = channel();
+    thread::spawn(move || -> anyhow::Result<()> {
+        let memory = File::open("/proc/self/mem")?;
+        let word = 0_u64;
+        let mut bytes = [0; 8];
+        let path = fs::read_link("/proc/thread-self")?;
+        to.send(PathBuf::from("/proc").join(path))?;
+        loop {
+            thread::sleep(SLEEPER);
+            memory.read_exact_at(&mut bytes, std::ptr::from_ref(&word) as u64)?;
+        }
+    });
+    from.recv().context("the thread ended")
 }
 
 /// A job that works, a service without requests.
 fn idle(kind: BackendKind) -> anyhow::Result<()> {
     let offline = training()?;
     let service = Service::start()?;
+    let sleeper = [sleeper()?];
     for policy in ["priority", "manual"] {
         let mut daemon = Daemon::start(kind, &config(policy))?;
         // It has held before, as in the middle of a day.
         if policy == "priority" {
             series::run(&mut daemon, &offline, 20)?;
         }
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(SETTLE);
         for _ in 0..IDLE_ROUNDS {
-            let (before, started) = (processor_ns(daemon.pid())?, Instant::now());
+            let tasks = tasks_of(daemon.pid())?;
+            let (before, bare_before, started) = (spent(&tasks)?, spent(&sleeper)?, Instant::now());
             thread::sleep(IDLE);
-            let cpu_ns = processor_ns(daemon.pid())? - before;
+            let (after, bare) = (spent(&tasks)?, spent(&sleeper)?);
             emit(&json!({
-                "line": "idle", "policy": policy, "cpu_ns": cpu_ns, "wall_ns": started.elapsed().as_nanos() as u64,
+                "line": "idle", "policy": policy, "wall_ns": started.elapsed().as_nanos() as u64,
+                "cpu_ns": after.0 - before.0, "wakes": after.1 - before.1,
+                "bare_ns": bare.0 - bare_before.0, "bare_wakes": bare.1 - bare_before.1,
                 "rss_kib": crate::daemon::resident_kib(daemon.pid())?, "anon_kib": crate::daemon::anonymous_kib(daemon.pid())?,
             }));
         }

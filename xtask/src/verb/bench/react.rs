@@ -39,11 +39,22 @@ enum Line {
     },
     Idle {
         policy: String,
-        cpu_ns: f64,
-        wall_ns: f64,
-        rss_kib: f64,
-        anon_kib: f64,
+        #[serde(flatten)]
+        seen: Idle,
     },
+}
+
+/// What the daemon took while nothing happened.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Idle {
+    wall_ns: f64,
+    cpu_ns: f64,
+    wakes: f64,
+    /// A thread of the same guest that sleeps and reads a word.
+    bare_ns: f64,
+    bare_wakes: f64,
+    rss_kib: f64,
+    anon_kib: f64,
 }
 
 /// A line of `cargo bench --bench decide`.
@@ -58,6 +69,8 @@ struct Decide {
 /// The line of `cargo bench --bench hint`.
 #[derive(Debug, Deserialize)]
 struct Hint {
+    /// Of client and server together.
+    processors: u64,
     sizes: [u64; 4],
     bare_ns: Vec<f64>,
     hint_ns: Vec<f64>,
@@ -217,20 +230,26 @@ impl Seen {
         of.collect()
     }
 
-    fn idle(&self, wanted: &str, figure: fn([f64; 4]) -> f64) -> Vec<f64> {
+    fn idle(&self, wanted: &str, figure: fn(&Idle) -> f64) -> Vec<f64> {
         let of = self.guest.iter().filter_map(|line| match line {
-            Line::Idle {
-                policy,
-                cpu_ns,
-                wall_ns,
-                rss_kib,
-                anon_kib,
-            } if policy == wanted => Some(figure([*cpu_ns, *wall_ns, *rss_kib, *anon_kib])),
+            Line::Idle { policy, seen } if policy == wanted => Some(figure(seen)),
             _ => None,
         });
         of.collect()
     }
+
+    /// All times with client and server on so many processors.
+    fn hints(&self, processors: u64, pick: fn(&Hint) -> &Vec<f64>) -> Vec<f64> {
+        let of = self
+            .hint
+            .iter()
+            .filter(|hint| hint.processors == processors);
+        of.flat_map(pick).copied().collect()
+    }
 }
+
+/// Client and server of a hint on so many processors, and how that is called.
+const PLACES: [(u64, &str); 2] = [(1, "one processor"), (2, "two processors")];
 
 fn goals(page: &mut String, seen: &Seen) -> Result<()> {
     page.push_str("| what | wanted | median | P90 | |\n|---|---:|---:|---:|---|\n");
@@ -261,11 +280,11 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
         ),
         ("manual", "the same, policy `manual`", Some(0.1)),
     ] {
-        let percent = seen.idle(policy, |[cpu, wall, ..]| 100.0 * cpu / wall);
+        let percent = seen.idle(policy, |idle| 100.0 * idle.cpu_ns / idle.wall_ns);
         row(page, title, most, " %", 3, middle_and_p90(&percent))?;
     }
-    let resident = seen.idle("priority", |[_, _, kib, _]| kib / 1024.0);
-    let anonymous = seen.idle("priority", |[.., kib]| kib / 1024.0);
+    let resident = seen.idle("priority", |idle| idle.rss_kib / 1024.0);
+    let anonymous = seen.idle("priority", |idle| idle.anon_kib / 1024.0);
     for (title, most, mib) in [
         ("its resident memory", Some(16.0), resident),
         (
@@ -292,19 +311,17 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
         );
         row(page, &title, Some(1.0), " ms", 3, middle_and_p90(ms))?;
     }
-    let (mut hint, mut bare) = (Vec::new(), Vec::new());
-    for round in &seen.hint {
-        hint.extend_from_slice(&round.hint_ns);
-        bare.extend_from_slice(&round.bare_ns);
+    for (processors, where_) in PLACES {
+        let (hint, bare) = (
+            seen.hints(processors, |hint| &hint.hint_ns),
+            seen.hints(processors, |hint| &hint.bare_ns),
+        );
+        let title = format!(
+            "a hint over the C library, begin and end, of two bare round trips of as many bytes on a Unix socket; client and server on {where_}"
+        );
+        row(page, &title, Some(2.0), "×", 2, ratio(&hint, &bare))?;
     }
-    row(
-        page,
-        "a hint over the C library, begin and end, of two bare round trips of as many bytes on a Unix socket",
-        Some(2.0),
-        "×",
-        2,
-        ratio(&hint, &bare),
-    )
+    Ok(())
 }
 
 fn parts(page: &mut String, seen: &Seen) -> Result<()> {
@@ -345,17 +362,42 @@ fn parts(page: &mut String, seen: &Seen) -> Result<()> {
             part(2)
         )?;
     }
-    if let Some(first) = seen.hint.first() {
-        let all = |pick: fn(&Hint) -> &Vec<f64>| -> Vec<f64> {
-            seen.hint.iter().flat_map(pick).copied().collect()
+    for policy in ["priority", "manual"] {
+        let of = |figure| seen.idle(policy, figure);
+        let seconds = of(|idle| idle.wall_ns / 1e9);
+        let (Some(wakes), Some(each), Some(bare)) = (
+            middle_and_p90(&of(|idle| 1e9 * idle.wakes / idle.wall_ns)),
+            middle_and_p90(&of(|idle| idle.cpu_ns / idle.wakes)),
+            middle_and_p90(&of(|idle| idle.bare_ns / idle.bare_wakes)),
+        ) else {
+            continue;
         };
-        let [begin, begun, end, ended] = first.sizes;
         writeln!(
             page,
-            "\nA hint over the library took {} µs (median, P90), two bare round trips {} µs: {begin} bytes there and {begun} back, then {end} and {ended}. \
-             Client and server are two processes in both cases; the daemon notes the hint and wakes the thread that decides.",
-            us(all(|hint| &hint.hint_ns)).replace(" | ", ", "),
-            us(all(|hint| &hint.bare_ns)).replace(" | ", ", "),
+            "\nWith nothing to do, policy `{policy}`, the daemon woke {:.2} times a second and took {:.0} µs of the emulated processor each time; a thread that \
+             sleeps and reads a word of memory took {:.0} µs each time in the same guest (medians of {} times {:.0} s).",
+            wakes.0,
+            each.0 / 1e3,
+            bare.0 / 1e3,
+            seconds.len(),
+            seconds.first().copied().unwrap_or_default(),
+        )?;
+    }
+    if let Some(first) = seen.hint.first() {
+        let [begin, begun, end, ended] = first.sizes;
+        for (processors, where_) in PLACES {
+            let us = |pick| us(seen.hints(processors, pick)).replace(" | ", ", ");
+            writeln!(
+                page,
+                "\nOn {where_} a hint over the library took {} µs (median, P90), two bare round trips {} µs.",
+                us(|hint| &hint.hint_ns),
+                us(|hint| &hint.bare_ns),
+            )?;
+        }
+        writeln!(
+            page,
+            "\nA hint is {begin} bytes there and {begun} back, then {end} and {ended}. Client and server are two processes in all cases, and pinned: left alone, \
+             the scheduler has either side change between one processor and two. The daemon notes the hint and wakes the thread that decides.",
         )?;
     }
     Ok(())
@@ -380,10 +422,15 @@ mod tests {
                 },
                 Line::Idle {
                     policy: "priority".to_owned(),
-                    cpu_ns: 2e6,
-                    wall_ns: 1e9,
-                    rss_kib: 10240.0,
-                    anon_kib: 2048.0,
+                    seen: Idle {
+                        wall_ns: 1e9,
+                        cpu_ns: 2e6,
+                        wakes: 4.0,
+                        bare_ns: 1e6,
+                        bare_wakes: 5.0,
+                        rss_kib: 10240.0,
+                        anon_kib: 2048.0,
+                    },
                 },
             ],
             decide: vec![Decide {
@@ -392,11 +439,14 @@ mod tests {
                 queues: 1000,
                 took_ns: vec![2e6],
             }],
-            hint: vec![Hint {
-                sizes: [1, 2, 3, 4],
-                bare_ns: vec![10e3],
-                hint_ns: vec![15e3],
-            }],
+            hint: [(1, 15e3), (2, 30e3)]
+                .map(|(processors, ns)| Hint {
+                    processors,
+                    sizes: [1, 2, 3, 4],
+                    bare_ns: vec![10e3],
+                    hint_ns: vec![ns],
+                })
+                .into(),
         }
     }
 
@@ -421,7 +471,14 @@ mod tests {
             "one decision, 1000 queues",
             "| 2.000 ms | 2.000 ms | **not met** |",
         );
-        ends("a hint over", "| 1.50× | 1.50× | met |");
+        ends(
+            "a hint over the C library, begin and end, of two bare round trips of as many bytes on a Unix socket; client and server on one",
+            "| 1.50× | 1.50× | met |",
+        );
+        ends(
+            "a hint over the C library, begin and end, of two bare round trips of as many bytes on a Unix socket; client and server on two",
+            "| 3.00× | 3.00× | **not met** |",
+        );
         let mut nothing = String::new();
         goals(&mut nothing, &Seen::default()).unwrap();
         assert!(!nothing.contains("| met |"), "{nothing}");
@@ -435,5 +492,12 @@ mod tests {
             page.contains("| a hint | 1 | 90 | 90 | 100 | 100 | 60 | 60 |"),
             "{page}"
         );
+        for said in [
+            "woke 4.00 times a second and took 500 µs of the emulated processor each time",
+            "took 200 µs each time in the same guest (medians of 1 times 1 s)",
+            "On two processors a hint over the library took 30, 30 µs (median, P90), two bare round trips 10, 10 µs.",
+        ] {
+            assert!(page.contains(said), "{said}: {page}");
+        }
     }
 }
