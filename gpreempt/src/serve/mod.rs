@@ -49,6 +49,7 @@ pub use openapi::document;
 use crate::kfd::{boottime_ns, Root};
 use crate::policy::PolicyName;
 use crate::sink::schema;
+use crate::source::sys;
 use controller::{Controller, Mailbox, Message};
 use desk::Desk;
 use metrics::Metrics;
@@ -121,6 +122,7 @@ fn say(message: &str) {
 /// The configuration cannot be used, or the socket cannot be had. When the controller dies, too: the process must end then, so
 /// that whoever restarts what it held does.
 pub fn run(root: &Root, options: &Options) -> Result<Finish, Error> {
+    sys::share_heap();
     let settings = Settings::load(&options.config, options.policy).map_err(Error::Config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

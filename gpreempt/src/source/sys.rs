@@ -409,6 +409,16 @@ pub(super) fn poll_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
 }
 
+/// Has all threads share one heap, for a program that is to stay small for weeks: of the heap of a thread that parsed BTF, two
+/// megabytes stay behind.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: glibc's mallopt takes two numbers and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Gives freed memory back to the system: parsing BTF takes much more than running does.
 pub(super) fn trim_heap() {
     #[cfg(target_env = "gnu")]
