@@ -37,7 +37,7 @@ pub(super) enum Change {
 }
 
 /// How often it is looked whether events were lost and whether the driver is still there.
-const LOOK_AROUND: Duration = Duration::from_secs(10);
+const LOOK_AROUND: Duration = Duration::from_secs(30);
 
 /// What the daemon hears of is rare, and what is lost is made up by a scan.
 const RING_BYTES: u32 = 128 << 10;
