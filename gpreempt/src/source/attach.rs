@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    detach,
+    links::Links,
     plan::Planned,
     programs::Programs,
     symbols::Symbols,
@@ -47,7 +47,7 @@ struct Loaded {
 /// Everything attached; goes away soon after it is dropped.
 pub(super) struct Attached {
     programs: Vec<Loaded>,
-    links: Vec<OwnedFd>,
+    links: Links,
     kprobe_source: Option<(u32, u32)>,
     fentry: Fentry,
 }
@@ -63,7 +63,7 @@ impl Attached {
     pub(super) fn new(kprobe_source: Option<(u32, u32)>, fentry: Fentry) -> Self {
         Self {
             programs: Vec::new(),
-            links: Vec::new(),
+            links: Links::default(),
             kprobe_source,
             fentry,
         }
@@ -152,27 +152,21 @@ impl Attached {
         Ok(())
     }
 
+    /// Everything is attached: it goes away soon after it is dropped, or this process ends.
+    pub(super) fn complete(&mut self) {
+        self.links.share();
+    }
+
+    /// Detaches and waits until the kernel is done: some four seconds for the full plan.
+    pub(super) fn detach_and_wait(self) {
+        self.links.close_and_wait();
+    }
+
     /// Name, function and counts of every program.
     pub(super) fn infos(&self) -> impl Iterator<Item = (&str, &str, ProgramInfo)> {
         self.programs.iter().filter_map(|loaded| {
             let info = sys::program_info(loaded.program.as_fd()).ok()?;
             Some((loaded.name.as_str(), loaded.symbol.as_str(), info))
         })
-    }
-}
-
-impl Attached {
-    /// Detaches and waits until the kernel is done: some four seconds for the full plan.
-    pub(super) fn detach_and_wait(mut self) {
-        // Later ones first: outer functions before the inner ones they call.
-        while let Some(link) = self.links.pop() {
-            drop(link);
-        }
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        detach::in_background(std::mem::take(&mut self.links));
     }
 }

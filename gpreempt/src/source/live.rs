@@ -234,6 +234,8 @@ impl Live {
         let module = symbols.module.clone();
         drop((symbols, planned));
         sys::trim_heap();
+        // After that: the process that it makes has the memory of this moment, too.
+        attached.complete();
         let startup = Startup {
             kernel: release(),
             module_version: driver::version(&Path::new("/sys/module").join(&module)),

@@ -4,8 +4,8 @@
 pub mod attach;
 mod backlog;
 pub mod btf;
-mod detach;
 pub mod driver;
+mod links;
 pub mod live;
 pub mod offsets;
 pub mod peek;
