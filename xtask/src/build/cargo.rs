@@ -47,6 +47,20 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs it and shows what it said if it fails.
+pub(crate) fn run_silently(command: &mut Command, what: &str) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("run cargo to {what}"))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "could not {what}: cargo ended with {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
 /// Copies a build's result if it changed, so that what depends on it is rebuilt only then.
 pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
     let new = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;

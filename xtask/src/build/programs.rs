@@ -104,11 +104,11 @@ fn build(
     command
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let what = match binaries.is_empty() {
-        true => "the libraries".to_owned(),
-        false => binaries.join(", "),
-    };
-    cargo::run(&mut command, &format!("build {what}"))?;
+    match binaries.is_empty() {
+        // Cargo warns that a static build leaves out shared libraries, which it is meant to.
+        true => cargo::run_silently(&mut command, "build the libraries")?,
+        false => cargo::run(&mut command, &format!("build {}", binaries.join(", ")))?,
+    }
     let dir = target.join(TRIPLE).join("release");
     for binary in binaries {
         let file = dir.join(binary);
