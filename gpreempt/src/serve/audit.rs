@@ -123,8 +123,8 @@ pub struct Held {
     pub latency_ns: u64,
     /// Longest time that a GPU took to answer.
     pub hw_ns: Option<u64>,
-    /// From when the message that made the daemon decide was sent until the thread that decides had it: a call on the socket or an
-    /// event of the driver. Null if none did: it was time.
+    /// From what made the daemon decide until the thread that decides had it: from when a call on the socket came, or from when the
+    /// kernel noted an event of the driver. Null if it was neither: it was time.
     pub message_ns: Option<u64>,
     /// From there to the decision.
     pub decision_ns: Option<u64>,

@@ -59,7 +59,7 @@ pub(super) enum Message {
     End(String),
 }
 
-/// A message and when it was sent.
+/// A message and when it was sent; of an event, when the kernel noted it.
 pub(super) type Letter = (u64, Message);
 
 /// Where messages to the controller are left.
@@ -74,11 +74,16 @@ impl Mailbox {
 
     /// Fails if the controller has ended.
     pub(super) fn send(&self, message: Message) -> Result<(), SendError<Letter>> {
-        self.0.send((boottime_ns(), message))
+        self.send_of(boottime_ns(), message)
+    }
+
+    /// Of what happened then.
+    pub(super) fn send_of(&self, ns: u64, message: Message) -> Result<(), SendError<Letter>> {
+        self.0.send((ns, message))
     }
 }
 
-/// What the controller was woken by: when it was sent, and when it was there.
+/// What the controller was woken by: when it was sent or happened, and when it was there.
 #[derive(Clone, Copy, Debug)]
 struct Woken {
     sent_ns: u64,

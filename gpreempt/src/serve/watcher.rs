@@ -9,7 +9,7 @@ use super::controller::{Mailbox, Message};
 use crate::control::TargetQueue;
 use crate::engine::{self, Host as _, LiveHost, Options};
 use crate::event::{Event, GpuId, Happening, Pid, QueueId, ResetPhase};
-use crate::kfd::{module, Root};
+use crate::kfd::{boottime_ns, module, Root};
 use crate::model::{Context, Model};
 use crate::sink::record::{DriverState, Record};
 use crate::sink::Sink;
@@ -99,8 +99,13 @@ struct Listener(Mailbox);
 
 impl Listener {
     fn tell(&self, change: Change) -> io::Result<()> {
+        self.tell_of(boottime_ns(), change)
+    }
+
+    /// What happened then.
+    fn tell_of(&self, ns: u64, change: Change) -> io::Result<()> {
         self.0
-            .send(Message::Change(change))
+            .send_of(ns, Message::Change(change))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -119,37 +124,42 @@ impl Sink for Listener {
     }
 
     fn event(&mut self, happening: &Happening, _: &Context, _: &Model) -> io::Result<()> {
-        let Some(pid) = happening.pid else {
-            return match happening.event {
-                Event::GpuReset { gpu_id, phase, .. } => self.tell(Change::Reset(gpu_id, phase)),
-                _ => Ok(()),
-            };
-        };
-        match happening.event {
-            Event::ProcessAttached { .. } => self.tell(Change::Process(pid)),
-            Event::ProcessExited { .. } => self.tell(Change::Exited(pid)),
-            Event::QueueCreated {
-                gpu_id,
-                queue_id,
-                queue_type,
-                ..
-            } => self.tell(Change::Created(
-                pid,
-                TargetQueue {
-                    gpu_id,
-                    queue_id,
-                    queue_type,
-                },
-            )),
-            Event::QueueDestroyed {
-                gpu_id, queue_id, ..
-            } => self.tell(Change::Destroyed(pid, gpu_id, queue_id)),
-            Event::GpuReset { gpu_id, phase, .. } => self.tell(Change::Reset(gpu_id, phase)),
-            _ => Ok(()),
+        match change(happening) {
+            Some(change) => self.tell_of(happening.ts_ns, change),
+            None => Ok(()),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// What an event changes for the controller.
+fn change(happening: &Happening) -> Option<Change> {
+    if let Event::GpuReset { gpu_id, phase, .. } = happening.event {
+        return Some(Change::Reset(gpu_id, phase));
+    }
+    let pid = happening.pid?;
+    match happening.event {
+        Event::ProcessAttached { .. } => Some(Change::Process(pid)),
+        Event::ProcessExited { .. } => Some(Change::Exited(pid)),
+        Event::QueueCreated {
+            gpu_id,
+            queue_id,
+            queue_type,
+            ..
+        } => {
+            let queue = TargetQueue {
+                gpu_id,
+                queue_id,
+                queue_type,
+            };
+            Some(Change::Created(pid, queue))
+        }
+        Event::QueueDestroyed {
+            gpu_id, queue_id, ..
+        } => Some(Change::Destroyed(pid, gpu_id, queue_id)),
+        _ => None,
     }
 }

@@ -29,6 +29,10 @@ pub(crate) const VERB: &str = "react";
 
 const ROUNDS: usize = 300;
 const NEW_PROCESSES: usize = 20;
+const NEW_QUEUES: usize = 100;
+
+/// After a queue came and went, until nobody is held for it any more: more than `linger`.
+const QUIET: Duration = Duration::from_millis(150);
 
 /// While nothing happens, so long and so often with each policy. Everything is looked at anew every 30 s.
 const IDLE: Duration = Duration::from_secs(30);
@@ -123,8 +127,31 @@ fn reaction(kind: BackendKind) -> anyhow::Result<()> {
         bare.once()?;
     }
     daemon.end_hint(hint)?;
+    new_queues(&mut daemon, &mut bare)?;
     daemon.stop()?;
     offline.load.stop().map(drop)
+}
+
+/// A service that is known makes a queue: it is about to use it.
+fn new_queues(daemon: &mut Daemon, bare: &mut Bare) -> anyhow::Result<()> {
+    let mut service = Service::start()?;
+    thread::sleep(QUIET);
+    let before = daemon.audit()?.len();
+    for _ in 0..NEW_QUEUES {
+        bare.once()?;
+        service.make_queue()?;
+        thread::sleep(QUIET);
+    }
+    let audit = daemon.audit()?;
+    let helds = audit.iter().skip(before).filter_map(|record| match record {
+        AuditRecord::Held(held) => Some(held),
+        _ => None,
+    });
+    // A stop that comes from a look at the queues instead is none of these.
+    for held in helds.filter(|held| held.message_ns.is_some()) {
+        tell("queue", held);
+    }
+    Ok(())
 }
 
 /// Processor time so far of threads that have these directories in procfs, and how often they slept.

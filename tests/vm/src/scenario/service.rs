@@ -35,6 +35,10 @@ pub(crate) const DISPATCH_NS: u64 = 1_000_000;
 /// One request every so often.
 pub(crate) const EVERY: Duration = Duration::from_millis(100);
 
+/// The command that makes it make a queue, and how long that lives.
+const MAKE_QUEUE: &str = "queue";
+const QUEUE_LIFE: Duration = Duration::from_millis(100);
+
 /// Whether it tells the daemon of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -81,6 +85,12 @@ impl Service {
         serde_json::from_value(answer.data["latencies_ns"].clone()).context("latencies")
     }
 
+    /// Makes another queue, which is gone again when this returns.
+    pub(crate) fn make_queue(&mut self) -> anyhow::Result<()> {
+        self.child.send(MAKE_QUEUE)?;
+        self.answer().map(drop)
+    }
+
     fn answer(&mut self) -> anyhow::Result<Record> {
         let index = self.answers;
         self.answers += 1;
@@ -96,6 +106,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     say(&[])?;
     for line in std::io::stdin().lock().lines() {
         let line = line.context("read a command")?;
+        if line == MAKE_QUEUE {
+            server.make_queue()?;
+            say(&[])?;
+            continue;
+        }
         let (manner, count) = line.split_once(' ').context("manner and count")?;
         let client = match manner {
             "hints" => Some(HintClient::new(Path::new(SOCKET))),
@@ -135,6 +150,14 @@ impl Server {
             _page: page,
             device,
         })
+    }
+
+    fn make_queue(&self) -> anyhow::Result<()> {
+        let buffers = Rc::new(QueueBuffers::new(&self.device, 0, Engine::Compute)?);
+        let mut queue = Queue::create(&buffers)?;
+        std::thread::sleep(QUEUE_LIFE);
+        queue.destroy()?;
+        Ok(())
     }
 
     fn serve(&mut self, count: usize, mut hints: Option<HintClient>) -> anyhow::Result<Vec<u64>> {
