@@ -62,6 +62,8 @@ pub struct Options {
     pub rest: Duration,
     /// Signals are somebody else's: only an error or `ended` of the host ends it.
     pub unsignalled: bool,
+    /// Nothing is made of events: sinks get them by [`Sink::at_once`] alone.
+    pub raw: bool,
     /// Whether the reader of the output is gone, where that can be told without writing.
     pub reader_gone: Option<fn() -> bool>,
 }
@@ -174,7 +176,7 @@ pub async fn watch<H: Host>(
         Some(signals) => signals,
         None => handle_signals()?,
     };
-    let mut session = Session::new(host, options.filter.clone(), options.count, start_ns, sinks);
+    let mut session = Session::new(host, &options, start_ns, sinks);
     let mut jobs = Jobs::new(&options.stages, options.output_to_stderr);
     let end = match session.begin(&mut source, host) {
         Ok(()) => {

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Host, Source};
+use super::{Host, Options, Source};
 use crate::event::{decode, Cause, Comm, Escaped, Event, Happening, Kind, Pid, QueueType};
 use crate::kfd::queues::SysfsQueue;
 use crate::kfd::{module, queues, task, topology, Root};
@@ -22,6 +22,7 @@ pub(super) struct Session<'a> {
     root: Root,
     filter: Filter,
     count: Option<u64>,
+    raw: bool,
     start_ns: u64,
     last_ns: u64,
     model: Model,
@@ -41,15 +42,15 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) fn new<H: Host>(
         host: &H,
-        filter: Filter,
-        count: Option<u64>,
+        options: &Options,
         start_ns: u64,
         sinks: &'a mut [Box<dyn Sink>],
     ) -> Self {
         Self {
             root: host.root().clone(),
-            filter,
-            count,
+            filter: options.filter.clone(),
+            count: options.count,
+            raw: options.raw,
             start_ns,
             last_ns: start_ns,
             model: Model::default(),
@@ -128,7 +129,11 @@ impl<'a> Session<'a> {
     }
 
     fn show(&mut self, happening: &Happening) {
+        self.tell(|sink, _| sink.at_once(happening));
         self.last_ns = self.last_ns.max(happening.ts_ns);
+        if self.raw {
+            return;
+        }
         // Mostly a process acts for itself.
         let actor = Some(happening.actor_pid).filter(|actor| happening.pid != Some(*actor));
         for pid in [happening.pid, actor, happening.event.owner_pid()]

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The thread that decides and acts. It alone knows who is held; calls over the socket and events of the driver are messages
-//! to it. It sleeps until a message comes or something is due.
+//! Who decides and acts. It alone knows who is held. A thread of its own sleeps until a message comes, as calls over the socket
+//! are, or something is due. For an event of the driver that would be one thread more to wake: who has read it makes the turn itself.
 //!
 //! A call of the driver that stops queues can take as long as a GPU takes to answer. Nothing else is decided meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, SendError, Sender};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::activity::Activity;
@@ -49,17 +49,18 @@ pub(super) type Call = Box<dyn FnOnce(&mut Controller) + Send>;
 
 /// To the controller.
 pub(super) enum Message {
-    Change(Change),
     Call(Call),
     /// Hints have begun or ended.
     Hints,
+    /// Another thread has made a turn: something else may be due next.
+    Turned,
     /// Read the configuration again.
     Reload,
     /// Restart everything and end.
     End(String),
 }
 
-/// A message and when it was sent; of an event, when the kernel noted it.
+/// A message and when it was sent.
 pub(super) type Letter = (u64, Message);
 
 /// Where messages to the controller are left.
@@ -74,16 +75,11 @@ impl Mailbox {
 
     /// Fails if the controller has ended.
     pub(super) fn send(&self, message: Message) -> Result<(), SendError<Letter>> {
-        self.send_of(boottime_ns(), message)
-    }
-
-    /// Of what happened then.
-    pub(super) fn send_of(&self, ns: u64, message: Message) -> Result<(), SendError<Letter>> {
-        self.0.send((ns, message))
+        self.0.send((boottime_ns(), message))
     }
 }
 
-/// What the controller was woken by: when it was sent or happened, and when it was there.
+/// What the controller was woken by: when it was sent, or noted by the kernel, and when it was there.
 #[derive(Clone, Copy, Debug)]
 struct Woken {
     sent_ns: u64,
@@ -177,45 +173,34 @@ impl Controller {
         }
     }
 
-    /// Until it is told to end, or nobody can tell it anything any more.
-    pub(super) fn run(mut self, letters: &Receiver<Letter>) {
+    fn begin(&mut self) {
         self.audit.put(AuditRecord::Started(audit::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: Pid(std::process::id()),
             policy: self.decider.policy(),
             dry_run: self.dry,
         }));
-        let why = loop {
-            self.turn();
-            self.woken = None;
-            let first = match letters.recv_timeout(self.sleep()) {
-                Ok(letter) => letter,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => {
-                    break "nobody is left to tell it".to_owned()
+    }
+
+    /// Takes messages: why it is to end, if it is.
+    fn take(&mut self, first: Letter, more: impl Iterator<Item = Letter>) -> Option<String> {
+        self.woken = Some(Woken {
+            sent_ns: first.0,
+            there_ns: boottime_ns(),
+        });
+        let mut ended = None;
+        for (_, message) in std::iter::once(first).chain(more) {
+            match message {
+                Message::Call(call) => call(self),
+                Message::Hints => self.changed = true,
+                Message::Turned => {}
+                Message::Reload => {
+                    let _ = self.reload(None);
                 }
-            };
-            self.woken = Some(Woken {
-                sent_ns: first.0,
-                there_ns: boottime_ns(),
-            });
-            let mut ended = None;
-            for (_, message) in std::iter::once(first).chain(letters.try_iter()) {
-                match message {
-                    Message::Change(change) => self.change(change),
-                    Message::Call(call) => call(&mut self),
-                    Message::Hints => self.changed = true,
-                    Message::Reload => {
-                        let _ = self.reload(None);
-                    }
-                    Message::End(why) => ended = Some(why),
-                }
+                Message::End(why) => ended = Some(why),
             }
-            if let Some(why) = ended {
-                break why;
-            }
-        };
-        self.end(why);
+        }
+        ended
     }
 
     fn end(mut self, why: String) {
@@ -302,6 +287,7 @@ impl Controller {
         for call in std::mem::take(&mut self.after) {
             call(self);
         }
+        self.woken = None;
     }
 
     fn change(&mut self, change: Change) {
@@ -703,6 +689,86 @@ impl Controller {
         }
         self.changed = true;
         Ok(())
+    }
+}
+
+/// The controller, which one thread at a time has, until it ends.
+#[derive(Clone)]
+pub(super) struct Seat {
+    controller: Arc<Mutex<Option<Controller>>>,
+    to: Mailbox,
+}
+
+impl Seat {
+    pub(super) fn new(controller: Controller, to: Mailbox) -> Self {
+        Self {
+            controller: Arc::new(Mutex::new(Some(controller))),
+            to,
+        }
+    }
+
+    /// After a panic there is no next turn: the process ends, and whoever restarts what it held does.
+    fn take(&self) -> MutexGuard<'_, Option<Controller>> {
+        self.controller
+            .lock()
+            .unwrap_or_else(|_| panic!("a turn of the controller ended badly"))
+    }
+
+    /// Makes turns until it is told to end, or nobody can tell it anything any more.
+    pub(super) fn run(&self, letters: &Receiver<Letter>) {
+        if let Some(controller) = self.take().as_mut() {
+            controller.begin();
+        }
+        let mut sleep = Duration::ZERO;
+        loop {
+            let first = letters.recv_timeout(sleep);
+            let mut seat = self.take();
+            let Some(controller) = seat.as_mut() else {
+                return;
+            };
+            let why = match first {
+                Ok(first) => controller.take(first, letters.try_iter()),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some("nobody is left to tell it".to_owned()),
+            };
+            if let Some(why) = why {
+                if let Some(controller) = seat.take() {
+                    controller.end(why);
+                }
+                return;
+            }
+            controller.turn();
+            sleep = controller.sleep();
+        }
+    }
+
+    /// What happened, and when the kernel noted the first of it: decided and done when this returns. False if the controller has ended.
+    pub(super) fn happened(&self, since_ns: u64, changes: impl Iterator<Item = Change>) -> bool {
+        // Dropped last, after a panic too, of which it learns so.
+        let _turned = Turned(&self.to);
+        let mut seat = self.take();
+        let Some(controller) = seat.as_mut() else {
+            return false;
+        };
+        controller.woken = Some(Woken {
+            sent_ns: since_ns,
+            there_ns: boottime_ns(),
+        });
+        for change in changes {
+            controller.change(change);
+        }
+        controller.turn();
+        true
+    }
+}
+
+/// Has the controller's own thread look what is due, when it is dropped.
+struct Turned<'a>(&'a Mailbox);
+
+impl Drop for Turned<'_> {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.send(Message::Turned);
     }
 }
 

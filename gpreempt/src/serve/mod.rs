@@ -8,8 +8,8 @@
 //!                                         +--> audit log, metrics
 //! ```
 //!
-//! Three threads: one serves the socket and handles signals, one reads events, one decides and acts; beside them one for every
-//! service that gives hints in frames. What the controller holds ends with it: by the kernel on a patched driver, by a supervisor process otherwise.
+//! Three threads: one serves the socket and handles signals, one decides and acts, one reads events and then does the same; beside
+//! them one for every service that gives hints in frames. What the controller holds ends with it: by the kernel on a patched driver, by a supervisor process otherwise.
 
 mod access;
 mod activity;
@@ -50,7 +50,7 @@ use crate::kfd::{boottime_ns, Root};
 use crate::policy::PolicyName;
 use crate::sink::schema;
 use crate::source::sys;
-use controller::{Controller, Mailbox, Message};
+use controller::{Controller, Mailbox, Message, Seat};
 use desk::Desk;
 use metrics::Metrics;
 use settings::Settings;
@@ -152,20 +152,27 @@ async fn serve(root: &Root, settings: Settings, options: &Options) -> anyhow::Re
     let (to, letters) = Mailbox::new();
     let (policy, dry) = (config.policy.name, options.dry_run);
     let (done, mut ended) = oneshot::channel::<()>();
+    let controller = Controller::new(
+        root.clone(),
+        settings,
+        dry,
+        Arc::clone(&metrics),
+        desk.clone(),
+        Arc::clone(&heartbeat),
+    );
+    let seat = Seat::new(controller, to.clone());
     let thread = {
-        let (root, metrics, heartbeat) =
-            (root.clone(), Arc::clone(&metrics), Arc::clone(&heartbeat));
-        let desk = desk.clone();
+        let seat = seat.clone();
         std::thread::Builder::new()
             .name("controller".to_owned())
             .spawn(move || {
                 // Dropped when the thread ends, however it does.
                 let _done = done;
-                Controller::new(root, settings, dry, metrics, desk, heartbeat).run(&letters);
+                seat.run(&letters);
             })
             .context("cannot start a thread")?
     };
-    watcher::start(root, to.clone()).context("cannot start a thread")?;
+    watcher::start(root, seat).context("cannot start a thread")?;
     tokio::spawn(http::serve(
         listener,
         http::Api::new(to.clone(), metrics, desk),

@@ -5,12 +5,11 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::controller::{Mailbox, Message};
+use super::controller::Seat;
 use crate::control::TargetQueue;
 use crate::engine::{self, Host as _, LiveHost, Options};
 use crate::event::{Event, GpuId, Happening, Pid, QueueId, ResetPhase};
 use crate::kfd::{boottime_ns, module, Root};
-use crate::model::{Context, Model};
 use crate::sink::record::{DriverState, Record};
 use crate::sink::Sink;
 use crate::source::{Attach, Driver, LiveOptions, ProbeSet};
@@ -45,13 +44,13 @@ const RING_BYTES: u32 = 128 << 10;
 /// Between two tries to attach.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Starts the thread. It ends when nobody listens any more.
-pub(super) fn start(root: &Root, to: Mailbox) -> io::Result<()> {
+/// Starts the thread. It ends when the controller has.
+pub(super) fn start(root: &Root, seat: Seat) -> io::Result<()> {
     let root = root.clone();
     let named = thread::Builder::new().name("events".to_owned());
     named.spawn(move || loop {
-        let why = watch(&root, &to);
-        if to.send(Message::Change(Change::Blind(why))).is_err() {
+        let why = watch(&root, &seat);
+        if !now(&seat, Change::Blind(why)) {
             return;
         }
         thread::sleep(AGAIN_AFTER);
@@ -59,8 +58,13 @@ pub(super) fn start(root: &Root, to: Mailbox) -> io::Result<()> {
     Ok(())
 }
 
+/// False if the controller has ended.
+fn now(seat: &Seat, change: Change) -> bool {
+    seat.happened(boottime_ns(), std::iter::once(change))
+}
+
 /// Watches until something ends it: why.
-fn watch(root: &Root, to: &Mailbox) -> String {
+fn watch(root: &Root, seat: &Seat) -> String {
     let live = LiveOptions {
         probes: ProbeSet::Daemon,
         ring_bytes: RING_BYTES,
@@ -68,19 +72,20 @@ fn watch(root: &Root, to: &Mailbox) -> String {
     };
     let host = LiveHost::new(root.clone(), live, Attach::Auto);
     if host.driver() == Driver::Absent {
-        // The controller may be gone: the watch will see that.
-        let _ = to.send(Message::Change(Change::Blind(module::absent(root).why)));
+        // The controller may have ended: the watch will see that.
+        now(seat, Change::Blind(module::absent(root).why));
     }
     let options = Options {
         wait: true,
         unsignalled: true,
+        raw: true,
         tick: Some(LOOK_AROUND),
         ..Options::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let mut sinks: [Box<dyn Sink>; 1] = [Box::new(Listener(to.clone()))];
+    let mut sinks: [Box<dyn Sink>; 1] = [Box::new(Listener::new(seat.clone()))];
     match runtime {
         Ok(runtime) => {
             // What it would tell people is told by `status`.
@@ -95,43 +100,58 @@ fn watch(root: &Root, to: &Mailbox) -> String {
     }
 }
 
-struct Listener(Mailbox);
+/// Collects what is read at a time, which is one event mostly, and has the controller act on it.
+struct Listener {
+    seat: Seat,
+    /// When the first of them happened.
+    since_ns: u64,
+    changes: Vec<Change>,
+}
 
 impl Listener {
-    fn tell(&self, change: Change) -> io::Result<()> {
-        self.tell_of(boottime_ns(), change)
+    fn new(seat: Seat) -> Self {
+        Self {
+            seat,
+            since_ns: 0,
+            changes: Vec::new(),
+        }
     }
 
-    /// What happened then.
-    fn tell_of(&self, ns: u64, change: Change) -> io::Result<()> {
-        self.0
-            .send_of(ns, Message::Change(change))
-            .map_err(|_| io::ErrorKind::BrokenPipe.into())
+    fn note(&mut self, ns: u64, change: Change) {
+        if self.changes.is_empty() {
+            self.since_ns = ns;
+        }
+        self.changes.push(change);
     }
 }
 
 impl Sink for Listener {
     fn record(&mut self, record: &Record) -> io::Result<()> {
-        match record {
-            Record::Startup(startup) => self.tell(Change::Watching(startup.probes_missed)),
+        let change = match record {
+            Record::Startup(startup) => Change::Watching(startup.probes_missed),
             Record::Driver(change) => match change.state {
-                DriverState::Gone => self.tell(Change::Blind("the driver was unloaded".to_owned())),
-                _ => self.tell(Change::Watching(change.probes_missed.unwrap_or(0))),
+                DriverState::Gone => Change::Blind("the driver was unloaded".to_owned()),
+                _ => Change::Watching(change.probes_missed.unwrap_or(0)),
             },
-            Record::Lost(lost) => self.tell(Change::Lost(lost.total)),
-            _ => Ok(()),
-        }
+            Record::Lost(lost) => Change::Lost(lost.total),
+            _ => return Ok(()),
+        };
+        self.note(boottime_ns(), change);
+        Ok(())
     }
 
-    fn event(&mut self, happening: &Happening, _: &Context, _: &Model) -> io::Result<()> {
-        match change(happening) {
-            Some(change) => self.tell_of(happening.ts_ns, change),
-            None => Ok(()),
+    fn at_once(&mut self, happening: &Happening) -> io::Result<()> {
+        if let Some(change) = change(happening) {
+            self.note(happening.ts_ns, change);
         }
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        if self.changes.is_empty() || self.seat.happened(self.since_ns, self.changes.drain(..)) {
+            return Ok(());
+        }
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 }
 

@@ -38,6 +38,15 @@ pub trait Sink {
     /// When what is behind it cannot be written. A broken pipe means that nobody reads any more.
     fn record(&mut self, record: &Record) -> io::Result<()>;
 
+    /// Takes every event before anything else is done with it: for what must not wait.
+    ///
+    /// # Errors
+    /// As [`Sink::record`].
+    fn at_once(&mut self, happening: &Happening) -> io::Result<()> {
+        let _ = happening;
+        Ok(())
+    }
+
     /// Takes an event that is shown, before the record of it: for what needs more than the record, the state of everything after it.
     ///
     /// # Errors

@@ -81,12 +81,13 @@ impl Bare {
         Ok(Self { told, times })
     }
 
-    fn once(&mut self) -> anyhow::Result<()> {
+    /// Beside a reaction of this kind: what has slept for long wakes slowly.
+    fn once(&mut self, beside: &str) -> anyhow::Result<()> {
         let started = Instant::now();
         self.told.write(1).context("eventfd")?;
         let (woken, done) = self.times.recv().context("the thread ended")?;
         emit(&json!({
-            "line": "bare", "wake_ns": (woken - started).as_nanos() as u64, "call_ns": (done - woken).as_nanos() as u64,
+            "line": "bare", "beside": beside, "wake_ns": (woken - started).as_nanos() as u64, "call_ns": (done - woken).as_nanos() as u64,
         }));
         Ok(())
     }
@@ -106,7 +107,7 @@ fn reaction(kind: BackendKind) -> anyhow::Result<()> {
     // The first stop opens the backend.
     series::run(&mut daemon, &offline, 5)?;
     for _ in 0..ROUNDS {
-        bare.once()?;
+        bare.once("hint")?;
         let all = series::run(&mut daemon, &offline, 1)?;
         let held = all.first().and_then(|one| one.held.as_ref());
         tell("hint", held.context("a hint that had nothing held")?);
@@ -124,7 +125,7 @@ fn reaction(kind: BackendKind) -> anyhow::Result<()> {
             Ok(daemon.audit()?.iter().find_map(of_it))
         })?;
         tell("process", &held);
-        bare.once()?;
+        bare.once("process")?;
     }
     daemon.end_hint(hint)?;
     new_queues(&mut daemon, &mut bare)?;
@@ -138,7 +139,8 @@ fn new_queues(daemon: &mut Daemon, bare: &mut Bare) -> anyhow::Result<()> {
     thread::sleep(QUIET);
     let before = daemon.audit()?.len();
     for _ in 0..NEW_QUEUES {
-        bare.once()?;
+        bare.once("queue")?;
+        thread::sleep(QUIET);
         service.make_queue()?;
         thread::sleep(QUIET);
     }

@@ -28,8 +28,12 @@ const ROUNDS: usize = 5;
 #[derive(Debug, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
 enum Line {
-    /// A thread that is woken by an eventfd, and a call of the driver that does nothing.
-    Bare { wake_ns: f64, call_ns: f64 },
+    /// A thread that is woken by an eventfd, and a call of the driver that does nothing, in turn with a reaction.
+    Bare {
+        beside: String,
+        wake_ns: f64,
+        call_ns: f64,
+    },
     /// From the line `held` of the audit log.
     Reaction {
         what: String,
@@ -208,9 +212,14 @@ fn ratio(of: &[f64], to: &[f64]) -> Option<(f64, f64)> {
 }
 
 impl Seen {
-    fn bare(&self) -> Vec<f64> {
+    /// Parts of what was done in turn with that: wake, call.
+    fn bare(&self, wanted: &str) -> Vec<[f64; 2]> {
         let of = self.guest.iter().filter_map(|line| match line {
-            Line::Bare { wake_ns, call_ns } => Some(wake_ns + call_ns),
+            Line::Bare {
+                beside,
+                wake_ns,
+                call_ns,
+            } if beside == wanted => Some([*wake_ns, *call_ns]),
             _ => None,
         });
         of.collect()
@@ -253,11 +262,6 @@ const PLACES: [(u64, &str); 2] = [(1, "one processor"), (2, "two processors")];
 
 fn goals(page: &mut String, seen: &Seen) -> Result<()> {
     page.push_str("| what | wanted | median | P90 | |\n|---|---:|---:|---:|---|\n");
-    let bare = seen.bare();
-    let whole = |what| -> Vec<f64> {
-        let of = seen.reactions(what);
-        of.iter().map(|parts| parts.iter().sum()).collect()
-    };
     for (what, title, most) in [
         (
             "hint",
@@ -275,7 +279,10 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
             None,
         ),
     ] {
-        row(page, title, most, "×", 2, ratio(&whole(what), &bare))?;
+        let (of, bare) = (seen.reactions(what), seen.bare(what));
+        let of: Vec<f64> = of.iter().map(|parts| parts.iter().sum()).collect();
+        let bare: Vec<f64> = bare.iter().map(|parts| parts.iter().sum()).collect();
+        row(page, title, most, "×", 2, ratio(&of, &bare))?;
     }
     for (policy, title, most) in [
         (
@@ -334,32 +341,27 @@ fn parts(page: &mut String, seen: &Seen) -> Result<()> {
         "\n## Parts\n\n\
          Microseconds. *Message* is from when a hint came, or from when the kernel noted an event, until the thread that decides had it, *decision* goes on until the policy and the guards have \
          answered, *order* until the driver is called (`message_ns`, `decision_ns`, `order_ns` of the audit log's lines `held`). The bare thread is one of \
-         another process in the same guest; all take turns.\n\n\
+         another process in the same guest, which takes turns with what is in the line below it.\n\n\
          | | n | message, or wake | P90 | decision | P90 | order, or empty call | P90 |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     let us = |figures: Vec<f64>| match middle_and_p90(&figures) {
         Some((median, p90)) => format!("{:.0} | {:.0}", median / 1e3, p90 / 1e3),
         None => " | ".to_owned(),
     };
-    let mut bare = (Vec::new(), Vec::new());
-    for line in &seen.guest {
-        if let Line::Bare { wake_ns, call_ns } = line {
-            bare.0.push(*wake_ns);
-            bare.1.push(*call_ns);
-        }
-    }
-    let count = bare.0.len();
-    writeln!(
-        page,
-        "| eventfd and an empty call | {count} | {} | — | — | {} |",
-        us(bare.0),
-        us(bare.1)
-    )?;
     for (what, title) in [
         ("hint", "a hint"),
         ("queue", "a new queue"),
         ("process", "a new process"),
     ] {
+        let bare = seen.bare(what);
+        let part = |at: usize| us(bare.iter().map(|parts| parts[at]).collect());
+        writeln!(
+            page,
+            "| eventfd and an empty call | {} | {} | — | — | {} |",
+            bare.len(),
+            part(0),
+            part(1)
+        )?;
         let of = seen.reactions(what);
         let part = |at: usize| us(of.iter().map(|parts| parts[at]).collect());
         writeln!(
@@ -420,6 +422,7 @@ mod tests {
         Seen {
             guest: vec![
                 Line::Bare {
+                    beside: "hint".to_owned(),
                     wake_ns: 80e3,
                     call_ns: 20e3,
                 },
