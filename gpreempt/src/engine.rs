@@ -62,7 +62,7 @@ pub struct Options {
     pub rest: Duration,
     /// Signals are somebody else's: only an error or `ended` of the host ends it.
     pub unsignalled: bool,
-    /// Nothing is made of events: sinks get them by [`Sink::at_once`] alone.
+    /// Nothing is made of events: sinks get them by [`Sink::raw`] alone.
     pub raw: bool,
     /// Whether the reader of the output is gone, where that can be told without writing.
     pub reader_gone: Option<fn() -> bool>,

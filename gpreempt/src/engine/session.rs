@@ -129,10 +129,9 @@ impl<'a> Session<'a> {
     }
 
     fn show(&mut self, happening: &Happening) {
-        self.tell(|sink, _| sink.at_once(happening));
         self.last_ns = self.last_ns.max(happening.ts_ns);
         if self.raw {
-            return;
+            return self.tell(|sink, _| sink.raw(happening));
         }
         // Mostly a process acts for itself.
         let actor = Some(happening.actor_pid).filter(|actor| happening.pid != Some(*actor));

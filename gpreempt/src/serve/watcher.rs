@@ -140,7 +140,7 @@ impl Sink for Listener {
         Ok(())
     }
 
-    fn at_once(&mut self, happening: &Happening) -> io::Result<()> {
+    fn raw(&mut self, happening: &Happening) -> io::Result<()> {
         if let Some(change) = change(happening) {
             self.note(happening.ts_ns, change);
         }

@@ -38,11 +38,11 @@ pub trait Sink {
     /// When what is behind it cannot be written. A broken pipe means that nobody reads any more.
     fn record(&mut self, record: &Record) -> io::Result<()>;
 
-    /// Takes every event before anything else is done with it: for what must not wait.
+    /// Takes every event of a watch that makes nothing of them, and is told no more of it.
     ///
     /// # Errors
     /// As [`Sink::record`].
-    fn at_once(&mut self, happening: &Happening) -> io::Result<()> {
+    fn raw(&mut self, happening: &Happening) -> io::Result<()> {
         let _ = happening;
         Ok(())
     }

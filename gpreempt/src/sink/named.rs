@@ -34,8 +34,8 @@ impl<S: Sink> Sink for Named<S> {
         self.sink.record(record).map_err(|e| self.named(e))
     }
 
-    fn at_once(&mut self, happening: &Happening) -> io::Result<()> {
-        self.sink.at_once(happening).map_err(|e| self.named(e))
+    fn raw(&mut self, happening: &Happening) -> io::Result<()> {
+        self.sink.raw(happening).map_err(|e| self.named(e))
     }
 
     fn event(&mut self, happening: &Happening, context: &Context, model: &Model) -> io::Result<()> {

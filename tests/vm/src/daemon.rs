@@ -9,7 +9,7 @@ use anyhow::Context;
 use gpreempt::control::BackendKind;
 use gpreempt::serve::api::{Asked, HintBegin, HintBegun, HintEnded, JobInfo, Status, Whom};
 use gpreempt::serve::client::Client;
-use gpreempt::serve::{AuditRecord, Line};
+use gpreempt::serve::{AuditRecord, Held, Line, Released};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -203,6 +203,24 @@ fn configure(kind: BackendKind, config: &str) -> anyhow::Result<PathBuf> {
     );
     fs::write(CONFIG, format!("{serve}{config}")).context(CONFIG)?;
     Ok(CONFIG.into())
+}
+
+/// Its lines of stops.
+pub(crate) fn helds(audit: &[AuditRecord]) -> Vec<&Held> {
+    let held = audit.iter().filter_map(|record| match record {
+        AuditRecord::Held(held) => Some(held),
+        _ => None,
+    });
+    held.collect()
+}
+
+/// And of restarts.
+pub(crate) fn releaseds(audit: &[AuditRecord]) -> Vec<&Released> {
+    let released = audit.iter().filter_map(|record| match record {
+        AuditRecord::Released(released) => Some(released),
+        _ => None,
+    });
+    released.collect()
 }
 
 /// Resident memory of a process.

@@ -20,7 +20,7 @@ use workload::ioctl::KfdFile;
 
 use super::service::Service;
 use super::{emit, series, training};
-use crate::daemon::{Daemon, NO_GUARDS, RULES};
+use crate::daemon::{helds, Daemon, NO_GUARDS, RULES};
 use crate::guest;
 use crate::tests::job;
 
@@ -145,12 +145,12 @@ fn new_queues(daemon: &mut Daemon, bare: &mut Bare) -> anyhow::Result<()> {
         thread::sleep(QUIET);
     }
     let audit = daemon.audit()?;
-    let helds = audit.iter().skip(before).filter_map(|record| match record {
-        AuditRecord::Held(held) => Some(held),
-        _ => None,
-    });
+    let new = audit.get(before..).context("the log has become shorter")?;
     // A stop that comes from a look at the queues instead is none of these.
-    for held in helds.filter(|held| held.message_ns.is_some()) {
+    for held in helds(new)
+        .into_iter()
+        .filter(|held| held.message_ns.is_some())
+    {
         tell("queue", held);
     }
     Ok(())

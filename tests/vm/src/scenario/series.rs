@@ -5,9 +5,9 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use gpreempt::serve::{AuditRecord, Held, Released};
+use gpreempt::serve::{Held, Released};
 
-use crate::daemon::Daemon;
+use crate::daemon::{helds, releaseds, Daemon};
 use crate::gpu::Job;
 use crate::guest;
 
@@ -64,14 +64,8 @@ pub(crate) fn run(daemon: &mut Daemon, job: &Job, count: usize) -> anyhow::Resul
     }
     let audit = daemon.audit()?;
     let new = audit.get(before..).context("the log has become shorter")?;
-    let mut helds = new.iter().filter_map(|record| match record {
-        AuditRecord::Held(held) => Some(held.clone()),
-        _ => None,
-    });
-    let mut releaseds = new.iter().filter_map(|record| match record {
-        AuditRecord::Released(released) => Some(released.clone()),
-        _ => None,
-    });
+    let mut helds = helds(new).into_iter().cloned();
+    let mut releaseds = releaseds(new).into_iter().cloned();
     for preemption in &mut all {
         preemption.held = helds.next();
         preemption.released = releaseds.next();

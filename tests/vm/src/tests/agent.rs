@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::List;
 use crate::check::ensure_eq;
-use crate::daemon::{Daemon, AUDIT, NO_GUARDS, RULES, SOCKET};
+use crate::daemon::{helds, Daemon, AUDIT, NO_GUARDS, RULES, SOCKET};
 use crate::gpu::{busy, Job};
 use crate::guest;
 use crate::json_child::JsonChild;
@@ -188,12 +188,8 @@ fn children() -> anyhow::Result<()> {
 
 /// What the audit log says of the last hold.
 fn last_hold(daemon: &Daemon) -> anyhow::Result<Held> {
-    let held = |record| match record {
-        AuditRecord::Held(held) => Some(held),
-        _ => None,
-    };
-    let mut last_first = daemon.audit()?.into_iter().rev();
-    last_first.find_map(held).context("no hold")
+    let audit = daemon.audit()?;
+    helds(&audit).last().copied().cloned().context("no hold")
 }
 
 /// Starts a command that obeys, as part of the gang.

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::List;
 use crate::check::ensure_eq;
-use crate::daemon::{Daemon, NO_GUARDS, RULES, SOCKET};
+use crate::daemon::{helds, releaseds, Daemon, NO_GUARDS, RULES, SOCKET};
 use crate::gpu::Job;
 use crate::guest;
 use crate::load::Load;
@@ -69,22 +69,6 @@ pub(super) fn service(name: &str) -> anyhow::Result<Job> {
     let args = ["--profile", "inference", "--queues", "1", "--rate", "5"];
     let rest = ["--dispatch-us", "2000", "--name-hex", &hex(name)];
     Job::new(Load::start(&[&args[..], &rest[..]].concat())?)
-}
-
-fn helds(audit: &[AuditRecord]) -> Vec<&gpreempt::serve::Held> {
-    let held = audit.iter().filter_map(|record| match record {
-        AuditRecord::Held(held) => Some(held),
-        _ => None,
-    });
-    held.collect()
-}
-
-fn releaseds(audit: &[AuditRecord]) -> Vec<&gpreempt::serve::Released> {
-    let released = audit.iter().filter_map(|record| match record {
-        AuditRecord::Released(released) => Some(released),
-        _ => None,
-    });
-    released.collect()
 }
 
 /// Held while a hint is in force, whoever else runs is left alone, and the log says what happened.

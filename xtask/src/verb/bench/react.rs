@@ -205,6 +205,16 @@ fn middle_and_p90(figures: &[f64]) -> Option<(f64, f64)> {
     (!figures.is_empty()).then(|| (quantile(figures, 50), quantile(figures, 90)))
 }
 
+/// Of the parts of each.
+fn sums<const PARTS: usize>(all: &[[f64; PARTS]]) -> Vec<f64> {
+    all.iter().map(|parts| parts.iter().sum()).collect()
+}
+
+/// Each part of all.
+fn columns<const PARTS: usize>(all: &[[f64; PARTS]]) -> [Vec<f64>; PARTS] {
+    std::array::from_fn(|at| all.iter().map(|parts| parts[at]).collect())
+}
+
 /// Median over median, P90 over P90.
 fn ratio(of: &[f64], to: &[f64]) -> Option<(f64, f64)> {
     let (of, to) = (middle_and_p90(of)?, middle_and_p90(to)?);
@@ -280,9 +290,7 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
         ),
     ] {
         let (of, bare) = (seen.reactions(what), seen.bare(what));
-        let of: Vec<f64> = of.iter().map(|parts| parts.iter().sum()).collect();
-        let bare: Vec<f64> = bare.iter().map(|parts| parts.iter().sum()).collect();
-        row(page, title, most, "×", 2, ratio(&of, &bare))?;
+        row(page, title, most, "×", 2, ratio(&sums(&of), &sums(&bare)))?;
     }
     for (policy, title, most) in [
         (
@@ -354,23 +362,18 @@ fn parts(page: &mut String, seen: &Seen) -> Result<()> {
         ("process", "a new process"),
     ] {
         let bare = seen.bare(what);
-        let part = |at: usize| us(bare.iter().map(|parts| parts[at]).collect());
+        let [wake, call] = columns(&bare).map(us);
         writeln!(
             page,
-            "| eventfd and an empty call | {} | {} | — | — | {} |",
-            bare.len(),
-            part(0),
-            part(1)
+            "| eventfd and an empty call | {} | {wake} | — | — | {call} |",
+            bare.len()
         )?;
         let of = seen.reactions(what);
-        let part = |at: usize| us(of.iter().map(|parts| parts[at]).collect());
+        let [message, decision, order] = columns(&of).map(us);
         writeln!(
             page,
-            "| {title} | {} | {} | {} | {} |",
-            of.len(),
-            part(0),
-            part(1),
-            part(2)
+            "| {title} | {} | {message} | {decision} | {order} |",
+            of.len()
         )?;
     }
     for policy in ["priority", "manual"] {
