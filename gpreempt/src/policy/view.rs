@@ -180,8 +180,11 @@ impl Job {
     /// Whether the two can meet on a GPU. A job of which no GPU is known can meet every other.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
-        let (mine, theirs) = (self.gpus(), other.gpus());
-        mine.is_empty() || theirs.is_empty() || !mine.is_disjoint(&theirs)
+        let has_none = |job: &Self| job.members.iter().all(|member| member.gpus.is_empty());
+        let on = |gpu_id| other.members.iter().any(|of| of.gpus.contains(gpu_id));
+        has_none(self)
+            || has_none(other)
+            || self.members.iter().flat_map(|member| &member.gpus).any(on)
     }
 
     /// Makes jobs of processes: those that a rule put in the same group are one. Where members disagree, the class that protects

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who decides and acts. It alone knows who is held. A thread of its own sleeps until a message comes, as calls over the socket
-//! are, or something is due. For an event of the driver that would be one thread more to wake: who has read it makes the turn itself.
+//! are, or something is due. For an event of the driver, and for a hint that a service waits for, that would be one thread more to
+//! wake: who has read it makes the turn itself.
 //!
 //! A call of the driver that stops queues can take as long as a GPU takes to answer. Nothing else is decided meanwhile.
 
@@ -31,6 +32,9 @@ use crate::policy::{
 /// How often everything is looked at anew while events tell what changes, and while they do not.
 const SCAN_NS: u64 = 30_000_000_000;
 const SCAN_BLIND_NS: u64 = 250_000_000;
+
+/// The kernel tells first that a process ends, and removes it a moment later: the first time to look again.
+const LEAVING_NS: u64 = 20_000_000;
 
 /// What the driver did not restart is tried again after so long.
 const AGAIN_NS: u64 = 100_000_000;
@@ -119,6 +123,9 @@ pub(super) struct Controller {
     latencies: VecDeque<u64>,
     /// Held processes that have new queues.
     grown: BTreeSet<Pid>,
+    /// Processes that end, and were still there when last looked at; the last of them began to at that time.
+    leaving: BTreeSet<Pid>,
+    left_ns: u64,
     /// What this turn comes from; `None` = it was time.
     woken: Option<Woken>,
     /// To be called when what is due has been done.
@@ -163,6 +170,8 @@ impl Controller {
             activity: Activity::default(),
             latencies: VecDeque::new(),
             grown: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            left_ns: 0,
             woken: None,
             after: Vec::new(),
             changed: true,
@@ -255,13 +264,9 @@ impl Controller {
             self.decide(now_ns);
         }
         if now_ns >= self.scan_ns {
-            self.scan_ns = now_ns
-                + match self.events {
-                    Ok(_) => SCAN_NS,
-                    Err(_) => SCAN_BLIND_NS,
-                };
             self.changed |= self.jobs.scan(&self.root, &self.settings.config.rules);
             self.bury();
+            self.scan_ns = now_ns.saturating_add(self.until_scan_ns(now_ns));
             self.reservations.again();
         }
         self.reserve();
@@ -290,10 +295,29 @@ impl Controller {
         self.woken = None;
     }
 
+    /// After everything has been looked at: how soon again.
+    fn until_scan_ns(&mut self, now_ns: u64) -> u64 {
+        let processes = &self.jobs.processes;
+        self.leaving.retain(|pid| processes.contains_key(pid));
+        let every_ns = match self.events {
+            Ok(_) => SCAN_NS,
+            Err(_) => SCAN_BLIND_NS,
+        };
+        if self.leaving.is_empty() {
+            return every_ns;
+        }
+        // Doubles each time: one that executed another program stays for long.
+        let passed_ns = now_ns.saturating_sub(self.left_ns);
+        passed_ns.clamp(LEAVING_NS, every_ns)
+    }
+
     fn change(&mut self, change: Change) {
         let rules = &self.settings.config.rules;
         match change {
-            Change::Process(pid) => self.changed |= self.jobs.look_at(&self.root, rules, pid),
+            Change::Process(pid) => {
+                self.leaving.remove(&pid);
+                self.changed |= self.jobs.look_at(&self.root, rules, pid);
+            }
             Change::Created(pid, queue) => {
                 if !self.jobs.processes.contains_key(&pid) {
                     self.jobs.look_at(&self.root, rules, pid);
@@ -312,6 +336,8 @@ impl Controller {
                 // The pid lives on if another program was executed.
                 self.changed |= self.jobs.look_at(&self.root, rules, pid);
                 self.changed |= self.desk.with(|hints| hints.bury(&self.root));
+                self.leaving.insert(pid);
+                self.left_ns = boottime_ns();
                 self.scan_ns = 0;
             }
             Change::Reset(gpu_id, phase) => {
@@ -407,9 +433,20 @@ impl Controller {
                 order.why.clone_from(&kept.why);
             }
         }
-        let mut told = BTreeMap::new();
+        let told = decision.denied.iter().map(|denied| {
+            let of_it = (denied.guard, denied.why.clone());
+            (denied.job.clone(), of_it)
+        });
+        let before = std::mem::replace(&mut self.denied, told.collect());
+        if !decision.to_release.is_empty() {
+            self.release(&decision.to_release, decision.policy);
+        }
+        if !decision.to_hold.is_empty() {
+            self.hold(&decision.to_hold, decision.policy, (now_ns, decided_ns));
+        }
+        // Nobody waits for what is not done.
         for denied in &decision.denied {
-            let known = self.denied.get(&denied.job);
+            let known = before.get(&denied.job);
             if known.is_none_or(|(guard, _)| *guard != denied.guard) {
                 self.metrics.denied(denied.guard);
                 self.audit.put(AuditRecord::Denied(audit::Denied {
@@ -421,14 +458,6 @@ impl Controller {
                     why: denied.why.clone(),
                 }));
             }
-            told.insert(denied.job.clone(), (denied.guard, denied.why.clone()));
-        }
-        self.denied = told;
-        if !decision.to_release.is_empty() {
-            self.release(&decision.to_release, decision.policy);
-        }
-        if !decision.to_hold.is_empty() {
-            self.hold(&decision.to_hold, decision.policy, (now_ns, decided_ns));
         }
     }
 
@@ -744,6 +773,20 @@ impl Seat {
 
     /// What happened, and when the kernel noted the first of it: decided and done when this returns. False if the controller has ended.
     pub(super) fn happened(&self, since_ns: u64, changes: impl Iterator<Item = Change>) -> bool {
+        self.turn(since_ns, |controller| {
+            for change in changes {
+                controller.change(change);
+            }
+        })
+    }
+
+    /// A hint has begun that somebody waits for: likewise.
+    pub(super) fn hinted(&self, since_ns: u64) -> bool {
+        self.turn(since_ns, Controller::touch)
+    }
+
+    /// Makes a turn in this thread, in which the controller is told that first.
+    fn turn(&self, since_ns: u64, tell: impl FnOnce(&mut Controller)) -> bool {
         // Dropped last, after a panic too, of which it learns so.
         let _turned = Turned(&self.to);
         let mut seat = self.take();
@@ -754,9 +797,7 @@ impl Seat {
             sent_ns: since_ns,
             there_ns: boottime_ns(),
         });
-        for change in changes {
-            controller.change(change);
-        }
+        tell(controller);
         controller.turn();
         true
     }

@@ -3,7 +3,6 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use gpreempt_common::hint::{Ask, Reply, BEGIN, END, OWN, WAIT};
@@ -12,18 +11,17 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::access::Caller;
 use super::api::HintBegin;
 use super::calls::{Answer, Refusal};
-use super::controller::{Mailbox, Message};
+use super::controller::{Mailbox, Message, Seat};
 use super::desk::Desk;
-use super::http::{self, ANSWER_WITHIN};
+use super::http;
 use crate::event::Pid;
-
-/// There may be many of these threads, and they do little.
-const STACK_BYTES: usize = 128 << 10;
+use crate::kfd::boottime_ns;
 
 /// One connection.
 pub(super) struct Frames {
     pub(super) desk: Desk,
     pub(super) to: Mailbox,
+    pub(super) seat: Seat,
     pub(super) caller: Caller,
     /// Who made it, and when that started.
     pub(super) own: Option<(Pid, u64)>,
@@ -38,7 +36,7 @@ impl Frames {
     ) -> io::Result<()> {
         stream.set_nonblocking(false)?;
         let named = thread::Builder::new().name("hints".to_owned());
-        named.stack_size(STACK_BYTES).spawn(move || {
+        named.spawn(move || {
             // One that breaks is nobody's loss: its hints end with their process, or by themselves.
             let _ = self.answer_all(&mut stream);
             drop(place);
@@ -106,26 +104,17 @@ impl Frames {
             pid: own.map(|(pid, _)| pid),
             wait: waits(ask),
         };
+        let asked_ns = boottime_ns();
         let begun = self.desk.begin_with(self.caller, &asked, own)?;
-        if !asked.wait {
-            return Ok(begun.id);
+        // Who waits for what the controller does may as well be served by the thread that does it.
+        if asked.wait && !self.seat.hinted(asked_ns) {
+            return Err(http::ends());
         }
-        let (done, when_done) = sync_channel(1);
-        let call = Message::Call(Box::new(move |controller| {
-            // The service may have gone meanwhile.
-            controller.after(Box::new(move |_| {
-                let _ = done.send(());
-            }));
-        }));
-        self.to.send(call).map_err(|_| http::ends())?;
-        match when_done.recv_timeout(ANSWER_WITHIN) {
-            Ok(()) => Ok(begun.id),
-            Err(_) => Err(http::no_answer()),
-        }
+        Ok(begun.id)
     }
 }
 
-/// Whether the controller has been told by the time of the answer.
+/// Whether the controller has decided by the time of the answer.
 fn waits(ask: &Ask) -> bool {
     ask.kind == BEGIN && ask.flags & WAIT != 0
 }

@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 use super::access::Caller;
 use super::api::{HintBegin, Problem, Register, SetPolicy, Whom};
 use super::calls::{Ask, Refusal};
-use super::controller::{Controller, Mailbox, Message};
+use super::controller::{Controller, Mailbox, Message, Seat};
 use super::desk::Desk;
 use super::frames::Frames;
 use super::metrics::Metrics;
@@ -51,7 +51,7 @@ const CONNECTIONS_OF_USER: usize = 128;
 const HEAD_WITHIN: Duration = Duration::from_secs(60);
 
 /// A call that the controller does not answer is given up then.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Likewise one whose body does not arrive.
 const CALL_WITHIN: Duration = Duration::from_secs(60);
@@ -65,6 +65,7 @@ const LAST: usize = 100;
 #[derive(Clone)]
 pub(super) struct Api {
     to: Mailbox,
+    seat: Seat,
     metrics: Arc<Metrics>,
     desk: Desk,
     /// Those that give hints in frames.
@@ -110,9 +111,10 @@ fn typed(media: &'static str, body: impl Into<Body>) -> Response {
 }
 
 impl Api {
-    pub(super) fn new(to: Mailbox, metrics: Arc<Metrics>, desk: Desk) -> Self {
+    pub(super) fn new(to: Mailbox, seat: Seat, metrics: Arc<Metrics>, desk: Desk) -> Self {
         Self {
             to,
+            seat,
             metrics,
             desk,
             services: Crowd::default(),
@@ -148,7 +150,7 @@ impl Api {
     }
 }
 
-pub(super) fn no_answer() -> Refusal {
+fn no_answer() -> Refusal {
     Refusal::Busy(format!(
         "the daemon has been waiting for a GPU for {} s",
         ANSWER_WITHIN.as_secs()
@@ -331,6 +333,7 @@ async fn hint_frames(
         caller: who,
         desk: api.desk,
         to: api.to,
+        seat: api.seat,
     };
     tokio::spawn(async move {
         if let Some(stream) = raw(upgraded).await {

@@ -225,8 +225,9 @@ impl Jobs {
                 }
             }
         }
+        // In order of their names, as these are.
         self.accounts
-            .retain(|id, _| jobs.iter().any(|job| job.id == *id));
+            .retain(|id, _| jobs.binary_search_by(|job| job.id.cmp(id)).is_ok());
         jobs
     }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Three threads: one serves the socket and handles signals, one decides and acts, one reads events and then does the same; beside
-//! them one for every service that gives hints in frames. What the controller holds ends with it: by the kernel on a patched driver, by
+//! them one for every service that gives hints in frames, which does so too when the service waits. What the controller holds ends with it: by the kernel on a patched driver, by
 //! a supervisor process otherwise.
 
 mod access;
@@ -173,10 +173,10 @@ async fn serve(root: &Root, settings: Settings, options: &Options) -> anyhow::Re
             })
             .context("cannot start a thread")?
     };
-    watcher::start(root, seat).context("cannot start a thread")?;
+    watcher::start(root, seat.clone()).context("cannot start a thread")?;
     tokio::spawn(http::serve(
         listener,
-        http::Api::new(to.clone(), metrics, desk),
+        http::Api::new(to.clone(), seat, metrics, desk),
     ));
     // Its first turn is over: it knows who is there.
     let (reply, ready) = oneshot::channel();

@@ -121,9 +121,9 @@ impl Ledger {
     pub(super) fn paused_ns(&self, window_ns: u64, now_ns: u64) -> u64 {
         let begin = now_ns.saturating_sub(window_ns);
         let current = self.held_since.map(|since| (since, now_ns));
-        self.past
-            .iter()
-            .copied()
+        // Hours of pauses may lie before the window.
+        let past = self.past.iter().rev().copied();
+        past.take_while(|(_, to)| *to > begin)
             .chain(current)
             .map(|(from, to)| to.min(now_ns).saturating_sub(from.max(begin)))
             .fold(0, u64::saturating_add)

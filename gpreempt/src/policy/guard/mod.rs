@@ -329,11 +329,12 @@ impl Guard {
 
     fn wanted(&mut self, job: &Job, want: &Want, work: &mut Work) {
         let now_ns = work.decision.now_ns;
-        let ledger = self.jobs.get(&job.id).cloned().unwrap_or_default();
         let held = job.is_held();
+        let unknown = Ledger::default();
+        let ledger = self.jobs.get(&job.id).unwrap_or(&unknown);
         let verdict = match held {
-            true => self.keep(job, &ledger, work.margin_ns, now_ns),
-            false => self.admit(job, &ledger, work.margin_ns, now_ns),
+            true => self.keep(job, ledger, work.margin_ns, now_ns),
+            false => self.admit(job, ledger, work.margin_ns, now_ns),
         };
         let verdict = verdict.and_then(|until_ns| {
             // What is held as a whole needs no call. Else the call is about all of it, so that nothing of it is left out.

@@ -35,7 +35,7 @@ impl Rate {
     /// In the window that ends now; one that lies exactly so far back still counts.
     pub(super) fn count(&self, window_ns: u64, now_ns: u64) -> u32 {
         let begin = now_ns.saturating_sub(window_ns);
-        let inside = self.0.iter().filter(|(at, _)| *at >= begin);
+        let inside = self.0.iter().rev().take_while(|(at, _)| *at >= begin);
         inside.fold(0, |sum, (_, rounds)| sum.saturating_add(*rounds))
     }
 

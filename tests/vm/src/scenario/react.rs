@@ -6,13 +6,15 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use gpreempt::control::BackendKind;
+use gpreempt::serve::api::HintBegin;
+use gpreempt::serve::hint_client::HintClient;
 use gpreempt::serve::{AuditRecord, Held};
 use nix::sys::eventfd::EventFd;
 use serde_json::json;
@@ -20,14 +22,15 @@ use workload::ioctl::KfdFile;
 
 use super::service::Service;
 use super::{emit, series, training};
-use crate::daemon::{helds, Daemon, NO_GUARDS, RULES};
+use crate::daemon::{helds, Daemon, NO_GUARDS, RULES, SOCKET};
+use crate::gpu::Job;
 use crate::guest;
 use crate::tests::job;
 
 /// First argument that makes `vm-tests` run this: `react BACKEND`.
 pub(crate) const VERB: &str = "react";
 
-const ROUNDS: usize = 300;
+const HINTS: usize = 150;
 const NEW_PROCESSES: usize = 20;
 const NEW_QUEUES: usize = 100;
 
@@ -106,12 +109,8 @@ fn reaction(kind: BackendKind) -> anyhow::Result<()> {
     let mut bare = Bare::start()?;
     // The first stop opens the backend.
     series::run(&mut daemon, &offline, 5)?;
-    for _ in 0..ROUNDS {
-        bare.once("hint")?;
-        let all = series::run(&mut daemon, &offline, 1)?;
-        let held = all.first().and_then(|one| one.held.as_ref());
-        tell("hint", held.context("a hint that had nothing held")?);
-    }
+    hints("hint", false, &mut daemon, &offline, &mut bare)?;
+    hints("waited", true, &mut daemon, &offline, &mut bare)?;
     let hint = daemon.hint()?;
     for number in 0..NEW_PROCESSES {
         let new = job(&format!("offline-{number}"), 1)?;
@@ -131,6 +130,40 @@ fn reaction(kind: BackendKind) -> anyhow::Result<()> {
     new_queues(&mut daemon, &mut bare)?;
     daemon.stop()?;
     offline.load.stop().map(drop)
+}
+
+/// A service tells of its work, as the libraries do.
+fn hints(
+    what: &str,
+    wait: bool,
+    daemon: &mut Daemon,
+    offline: &Job,
+    bare: &mut Bare,
+) -> anyhow::Result<()> {
+    let mut client = HintClient::new(Path::new(SOCKET));
+    let asked = HintBegin {
+        wait,
+        ..HintBegin::default()
+    };
+    let before = daemon.audit()?.len();
+    for _ in 0..HINTS {
+        bare.once(what)?;
+        let id = client.begin(&asked)?;
+        held_is(true, daemon, offline)?;
+        client.end(id)?;
+        held_is(false, daemon, offline)?;
+        offline.wait_running("after a hint")?;
+    }
+    let audit = daemon.audit()?;
+    let new = audit.get(before..).context("the log has become shorter")?;
+    helds(new).into_iter().for_each(|held| tell(what, held));
+    Ok(())
+}
+
+fn held_is(held: bool, daemon: &mut Daemon, job: &Job) -> anyhow::Result<()> {
+    guest::eventually("the daemon to hold or let go", || {
+        Ok((daemon.job_of(job.pid())?.held == held).then_some(()))
+    })
 }
 
 /// A service that is known makes a queue: it is about to use it.

@@ -36,9 +36,17 @@ pub(super) const TESTS: List = &[
         "a_dry_run_of_the_daemon_stops_nobody",
         dry_run,
     ),
+    (
+        &["patched", "control"],
+        "the_daemon_forgets_processes_that_end",
+        forgets,
+    ),
     (&["patched"], "the_configuration_is_read_again", reload),
     (&["patched"], "policies_change_while_jobs_run", policies),
 ];
+
+/// Everything is looked at every 30 s in any case.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
 
 const PRIORITY: &str = "[policy]\nname = \"priority\"\n";
 const MANUAL: &str = "[policy]\nname = \"manual\"\n";
@@ -118,6 +126,28 @@ fn hint(kind: BackendKind) -> anyhow::Result<()> {
         })?;
         anyhow::ensure!(released.guard.is_none(), "by a guard: {released:?}");
         anyhow::ensure!(released.held_ns > 0, "no time: {released:?}");
+        daemon.stop()
+    })
+}
+
+/// A process is still listed when the kernel tells of its end. It is not thought alive until everything is looked at by and by.
+fn forgets() -> anyhow::Result<()> {
+    scene::clean(|| {
+        let mut daemon = Daemon::start_as_written(&config(MANUAL))?;
+        for number in 0..20 {
+            let job = job(&format!("offline-{number}"), 1)?;
+            let pid = job.pid();
+            guest::eventually("the daemon to know the job", || {
+                Ok(daemon.job_of(pid).is_ok().then_some(()))
+            })?;
+            drop(job);
+            let ended = Instant::now();
+            guest::eventually("the daemon to forget the job", || {
+                Ok(daemon.job_of(pid).is_err().then_some(()))
+            })?;
+            let took = ended.elapsed();
+            anyhow::ensure!(took < FORGOTTEN_WITHIN, "forgotten after {took:?}");
+        }
         daemon.stop()
     })
 }

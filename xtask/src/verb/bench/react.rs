@@ -279,6 +279,11 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
             Some(3.0),
         ),
         (
+            "waited",
+            "from a hint whose service waits until the jobs are held likewise",
+            Some(3.0),
+        ),
+        (
             "queue",
             "from the kernel's event of an online process's new queue likewise",
             Some(3.0),
@@ -347,7 +352,7 @@ fn goals(page: &mut String, seen: &Seen) -> Result<()> {
 fn parts(page: &mut String, seen: &Seen) -> Result<()> {
     page.push_str(
         "\n## Parts\n\n\
-         Microseconds. *Message* is from when a hint came, or from when the kernel noted an event, until the thread that decides had it, *decision* goes on until the policy and the guards have \
+         Microseconds. *Message* is from when a hint came, or from when the kernel noted an event, until a thread that decides had it, *decision* goes on until the policy and the guards have \
          answered, *order* until the driver is called (`message_ns`, `decision_ns`, `order_ns` of the audit log's lines `held`). The bare thread is one of \
          another process in the same guest, which takes turns with what is in the line below it.\n\n\
          | | n | message, or wake | P90 | decision | P90 | order, or empty call | P90 |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
@@ -358,6 +363,7 @@ fn parts(page: &mut String, seen: &Seen) -> Result<()> {
     };
     for (what, title) in [
         ("hint", "a hint"),
+        ("waited", "a hint that is waited for"),
         ("queue", "a new queue"),
         ("process", "a new process"),
     ] {
@@ -411,7 +417,7 @@ fn parts(page: &mut String, seen: &Seen) -> Result<()> {
         writeln!(
             page,
             "\nA hint is {begin} bytes there and {begun} back, then {end} and {ended}. Client and server are two processes in all cases, and pinned: left alone, \
-             the scheduler has either side change between one processor and two. The daemon notes the hint and wakes the thread that decides.",
+             the scheduler has either side change between one processor and two. The daemon notes the hint and wakes the thread that decides; for a service that waits the thread that has read the hint decides itself.",
         )?;
     }
     Ok(())
