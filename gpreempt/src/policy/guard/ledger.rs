@@ -62,6 +62,8 @@ impl Ledger {
     }
 
     fn close(&mut self, since: u64, end: u64) {
+        // A window is counted from the back: the ends are in order, whatever times were told.
+        let end = self.past.back().map_or(end, |(_, last)| end.max(*last));
         if end > since {
             self.past.push_back((since, end));
         }
