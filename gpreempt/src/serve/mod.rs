@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Three threads: one serves the socket and handles signals, one decides and acts, one reads events and then does the same; beside
-//! them one for every service that gives hints in frames, which does so too when the service waits. What the controller holds ends with it: by the kernel on a patched driver, by
-//! a supervisor process otherwise.
+//! them one for every service that gives hints in frames, which does so too when the service waits. What the controller holds ends
+//! with it: by the kernel on a patched driver, by a supervisor process otherwise.
 
 mod access;
 mod activity;
