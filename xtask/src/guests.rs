@@ -301,7 +301,7 @@ impl Workshop {
 fn python_package(project: &Project) -> Result<Vec<GuestFile>> {
     let mut files = vec![GuestFile {
         from: project.root.join("tests/vm/python/package.py"),
-        to: "/usr/lib/gpreempt-python/package.py".to_owned(),
+        to: "/usr/lib/python-tests/package.py".to_owned(),
     }];
     let dir = project.root.join("python/src/gpreempt");
     for entry in std::fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
@@ -310,7 +310,7 @@ fn python_package(project: &Project) -> Result<Vec<GuestFile>> {
             .path();
         if from.extension().is_some_and(|extension| extension == "py") {
             let name = from.file_name().unwrap_or_default().to_string_lossy();
-            let to = format!("/usr/lib/gpreempt-python/gpreempt/{name}");
+            let to = format!("/usr/lib/python3/dist-packages/gpreempt/{name}");
             files.push(GuestFile { to, from });
         }
     }

@@ -149,8 +149,9 @@ fn own_segment<W: Write>(
     for dir in usual {
         directories(&mut cpio, &mut dirs, dir)?;
     }
-    if guest.rocm.is_some() {
-        // These packages expect a merged /usr and do not bring its links.
+    if guest.system.is_none() && (guest.rocm.is_some() || guest.python.is_some()) {
+        // Where the dynamic loader is. These packages expect a merged /usr and do not bring its links.
+        directories(&mut cpio, &mut dirs, "usr/lib64")?;
         cpio.link("lib64", "usr/lib64")?;
     }
     // Without it the kernel starts PID 1 with closed streams.

@@ -62,12 +62,11 @@ fn package() -> anyhow::Result<()> {
         let (mut busy, idle, mut unnamed) = (job("offline", 2)?, idle_job()?, job("other", 1)?);
         let config = format!("[policy]\nname = \"priority\"\n{NO_GUARDS}{RULES}");
         let daemon = Daemon::start(BackendKind::Patched, &config)?;
-        let mut command = Command::new("python3.11");
+        let mut command = Command::new("python3");
         command
             .arg("-B")
-            .arg("/usr/lib/gpreempt-python/package.py")
+            .arg("/usr/lib/python-tests/package.py")
             .args([busy.pid(), idle.pid(), unnamed.pid()].map(|pid| pid.to_string()))
-            .env("PYTHONPATH", "/usr/lib/gpreempt-python")
             .env("GPREEMPT_SOCKET", SOCKET);
         let mut script = Script {
             child: JsonChild::start(command)?,
