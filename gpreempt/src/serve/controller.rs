@@ -736,6 +736,11 @@ impl Seat {
         }
     }
 
+    /// For the controller's own thread: see [`Mailbox::send`].
+    pub(super) fn send(&self, message: Message) -> Result<(), SendError<Letter>> {
+        self.to.send(message)
+    }
+
     /// After a panic there is no next turn: the process ends, and whoever restarts what it held does.
     fn take(&self) -> MutexGuard<'_, Option<Controller>> {
         self.controller

@@ -11,7 +11,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 use super::access::Caller;
 use super::api::HintBegin;
 use super::calls::{Answer, Refusal};
-use super::controller::{Mailbox, Message, Seat};
+use super::controller::{Message, Seat};
 use super::desk::Desk;
 use super::http;
 use crate::event::Pid;
@@ -20,7 +20,6 @@ use crate::kfd::boottime_ns;
 /// One connection.
 pub(super) struct Frames {
     pub(super) desk: Desk,
-    pub(super) to: Mailbox,
     pub(super) seat: Seat,
     pub(super) caller: Caller,
     /// Who made it, and when that started.
@@ -57,7 +56,7 @@ impl Frames {
                     // First the service, which waits: the controller, once awake, may take its processor.
                     let told = stream.write_all(reply.as_bytes());
                     if !waits(&ask) {
-                        let _ = self.to.send(Message::Hints);
+                        let _ = self.seat.send(Message::Hints);
                     }
                     told?;
                 }

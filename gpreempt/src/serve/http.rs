@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 use super::access::Caller;
 use super::api::{HintBegin, Problem, Register, SetPolicy, Whom};
 use super::calls::{Ask, Refusal};
-use super::controller::{Controller, Mailbox, Message, Seat};
+use super::controller::{Controller, Message, Seat};
 use super::desk::Desk;
 use super::frames::Frames;
 use super::metrics::Metrics;
@@ -64,7 +64,6 @@ const LAST: usize = 100;
 
 #[derive(Clone)]
 pub(super) struct Api {
-    to: Mailbox,
     seat: Seat,
     metrics: Arc<Metrics>,
     desk: Desk,
@@ -111,9 +110,8 @@ fn typed(media: &'static str, body: impl Into<Body>) -> Response {
 }
 
 impl Api {
-    pub(super) fn new(to: Mailbox, seat: Seat, metrics: Arc<Metrics>, desk: Desk) -> Self {
+    pub(super) fn new(seat: Seat, metrics: Arc<Metrics>, desk: Desk) -> Self {
         Self {
-            to,
             seat,
             metrics,
             desk,
@@ -122,7 +120,7 @@ impl Api {
     }
 
     fn hints_changed(&self) -> Result<(), Refusal> {
-        self.to.send(Message::Hints).map_err(|_| ends())
+        self.seat.send(Message::Hints).map_err(|_| ends())
     }
 
     /// Has the controller do something, which answers through the channel that it is given.
@@ -132,7 +130,7 @@ impl Api {
     ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Call(Box::new(move |controller| call(controller, reply)));
-        self.to.send(message).map_err(|_| ends())?;
+        self.seat.send(message).map_err(|_| ends())?;
         match tokio::time::timeout(ANSWER_WITHIN, answer).await {
             Ok(answered) => answered.map_err(|_| ends())?,
             Err(_) => Err(no_answer()),
@@ -332,7 +330,6 @@ async fn hint_frames(
         own: who.pid.and_then(|pid| api.desk.started(pid)),
         caller: who,
         desk: api.desk,
-        to: api.to,
         seat: api.seat,
     };
     tokio::spawn(async move {

@@ -174,10 +174,7 @@ async fn serve(root: &Root, settings: Settings, options: &Options) -> anyhow::Re
             .context("cannot start a thread")?
     };
     watcher::start(root, seat.clone()).context("cannot start a thread")?;
-    tokio::spawn(http::serve(
-        listener,
-        http::Api::new(to.clone(), seat, metrics, desk),
-    ));
+    tokio::spawn(http::serve(listener, http::Api::new(seat, metrics, desk)));
     // Its first turn is over: it knows who is there.
     let (reply, ready) = oneshot::channel();
     let _ = to.send(Message::Call(Box::new(move |_| {

@@ -159,6 +159,13 @@ impl Daemon {
             .collect()
     }
 
+    /// What came to the audit log after so many lines.
+    pub(crate) fn audit_since(&self, lines: usize) -> anyhow::Result<Vec<AuditRecord>> {
+        let mut audit = self.audit()?;
+        anyhow::ensure!(lines <= audit.len(), "the log has become shorter");
+        Ok(audit.split_off(lines))
+    }
+
     /// Writes another configuration and has it read.
     pub(crate) fn reconfigure(&mut self, kind: BackendKind, config: &str) -> anyhow::Result<()> {
         configure(kind, config)?;

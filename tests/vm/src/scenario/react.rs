@@ -154,9 +154,8 @@ fn hints(
         held_is(false, daemon, offline)?;
         offline.wait_running("after a hint")?;
     }
-    let audit = daemon.audit()?;
-    let new = audit.get(before..).context("the log has become shorter")?;
-    helds(new).into_iter().for_each(|held| tell(what, held));
+    let new = daemon.audit_since(before)?;
+    helds(&new).into_iter().for_each(|held| tell(what, held));
     Ok(())
 }
 
@@ -177,10 +176,9 @@ fn new_queues(daemon: &mut Daemon, bare: &mut Bare) -> anyhow::Result<()> {
         service.make_queue()?;
         thread::sleep(QUIET);
     }
-    let audit = daemon.audit()?;
-    let new = audit.get(before..).context("the log has become shorter")?;
+    let new = daemon.audit_since(before)?;
     // A stop that comes from a look at the queues instead is none of these.
-    for held in helds(new)
+    for held in helds(&new)
         .into_iter()
         .filter(|held| held.message_ns.is_some())
     {

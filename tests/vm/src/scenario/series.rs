@@ -4,7 +4,6 @@
 
 use std::time::Instant;
 
-use anyhow::Context;
 use gpreempt::serve::{Held, Released};
 
 use crate::daemon::{helds, releaseds, Daemon};
@@ -62,10 +61,9 @@ pub(crate) fn run(daemon: &mut Daemon, job: &Job, count: usize) -> anyhow::Resul
             restarted: job.wait_running("after a preemption").is_ok(),
         });
     }
-    let audit = daemon.audit()?;
-    let new = audit.get(before..).context("the log has become shorter")?;
-    let mut helds = helds(new).into_iter().cloned();
-    let mut releaseds = releaseds(new).into_iter().cloned();
+    let new = daemon.audit_since(before)?;
+    let mut helds = helds(&new).into_iter().cloned();
+    let mut releaseds = releaseds(&new).into_iter().cloned();
     for preemption in &mut all {
         preemption.held = helds.next();
         preemption.released = releaseds.next();
